@@ -1,0 +1,1 @@
+"""The published model families, each a declaration."""

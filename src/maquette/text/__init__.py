@@ -1,0 +1,1 @@
+"""From words to token ids: tokenizer, prompt grammar, chunks."""

@@ -1,0 +1,1 @@
+"""Both training stages, CLIP, and the data they learn from."""

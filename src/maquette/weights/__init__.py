@@ -1,0 +1,1 @@
+"""Lazy mappings from name to tensor, and everything that wraps them."""
