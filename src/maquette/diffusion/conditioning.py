@@ -1,0 +1,68 @@
+"""All that a network is told beside the noisy data and the time."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from maquette.errors import MaquetteError
+
+
+@dataclass(frozen=True, slots=True)
+class Conditioning:
+    """What a network is told, one row for each element of its batch."""
+
+    tokens: Tensor | None = None  # (B, L, C)     cross- or joint attention
+    vector: Tensor | None = None  # (B, D)        pooled text, sizes, class
+    concat: Tensor | None = None  # (B, C, H, W)  mask, depth, semantic map, low-resolution image
+    guidance: Tensor | None = None  # (B,)        guidance-distilled models
+    control: tuple[Tensor, ...] = ()  #           residuals, one for each skip or block
+
+    def map(self, change: Callable[[Tensor], Tensor]) -> "Conditioning":
+        """Apply ``change`` to every tensor."""
+
+        def each(part: Tensor | None) -> Tensor | None:
+            return None if part is None else change(part)
+
+        control = tuple(change(part) for part in self.control)
+        return Conditioning(each(self.tokens), each(self.vector), each(self.concat), each(self.guidance), control)
+
+    def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> "Conditioning":
+        """Move to a device and cast to a floating-point type; without arguments, nothing changes."""
+        return self.map(lambda part: part.to(device=device, dtype=dtype, non_blocking=True))
+
+    def repeat(self, count: int) -> "Conditioning":
+        """The whole batch ``count`` times over, in order: rows a b become a b a b."""
+        return self.map(lambda part: part.repeat(count, *[1] * (part.ndim - 1)))
+
+    def __getitem__(self, rows: slice) -> "Conditioning":
+        """A slice of the batch."""
+        return self.map(lambda part: part[rows])
+
+    @staticmethod
+    def cat(parts: "Sequence[Conditioning]") -> "Conditioning":
+        """Concatenate batches that hold the same fields with the same shapes beside the first."""
+        if not parts:
+            raise MaquetteError("Conditioning.cat: got nothing to concatenate; give at least one")
+        if len({len(part.control) for part in parts}) > 1:
+            raise MaquetteError("Conditioning.cat: got control residuals of different numbers; give the same to each")
+        return Conditioning(
+            tokens=_cat("tokens", [part.tokens for part in parts]),
+            vector=_cat("vector", [part.vector for part in parts]),
+            concat=_cat("concat", [part.concat for part in parts]),
+            guidance=_cat("guidance", [part.guidance for part in parts]),
+            control=tuple(torch.cat(residuals) for residuals in zip(*(part.control for part in parts), strict=True)),
+        )
+
+
+def _cat(name: str, parts: list[Tensor | None]) -> Tensor | None:
+    present = [part for part in parts if part is not None]
+    if not present:
+        return None
+    if len(present) < len(parts) or len({part.shape[1:] for part in present}) > 1:
+        shapes = ", ".join("nothing" if part is None else str(tuple(part.shape)) for part in parts)
+        raise MaquetteError(
+            f"Conditioning.cat: got {name} of {shapes}; every part needs it, in one shape beside the batch"
+        )
+    return torch.cat(present)

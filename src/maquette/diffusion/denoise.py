@@ -1,0 +1,41 @@
+"""The one question a sampler asks, *what is x0?*, answered by a network."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from maquette.diffusion.conditioning import Conditioning
+from maquette.diffusion.prediction import Prediction
+from maquette.diffusion.process import Level
+
+Network = Callable[[Tensor, Tensor, Conditioning], Tensor]
+"""``(x, t, conditioning) -> output``: x (B, C, H, W), t (B,) in the network's own time."""
+
+Denoiser = Callable[[Tensor, Level, Conditioning], Tensor]
+"""``(x, level, conditioning) -> x0``: the estimate of the clean data, in float32 (float64 if x is)."""
+
+Guided = Callable[[Tensor, Level], Tensor]
+"""``(x, level) -> x0``: what a sampler sees."""
+
+
+def denoiser(network: Network, prediction: Prediction, dtype: torch.dtype | None = None) -> Denoiser:
+    """Read a network as a `Denoiser`.
+
+    ``dtype`` is the type the network computes in; by default that of ``x``. Outside of it everything is float32, or
+    float64 where ``x`` is. Time stays float32 at least: bfloat16 cannot tell 999 from 1000.
+    """
+
+    def denoise(x: Tensor, level: Level, conditioning: Conditioning) -> Tensor:
+        outer = torch.promote_types(x.dtype, torch.float32)
+        inner = x.dtype if dtype is None else dtype
+        time = torch.as_tensor(level.t, dtype=outer, device=x.device).expand(x.shape[0])
+        output = network(x.to(inner), time, conditioning.to(x.device, inner))
+        return prediction.x0(output.to(outer), x.to(outer), level)
+
+    return denoise
+
+
+def bind(denoise: Denoiser, conditioning: Conditioning) -> Guided:
+    """Fix what the network is told: the plain guided denoiser."""
+    return lambda x, level: denoise(x, level, conditioning)
