@@ -1,0 +1,193 @@
+"""The U-Net with cross-attention (Ho et al. 2020; Dhariwal & Nichol 2021; Rombach et al. 2022, section 3.3).
+
+One class serves SD 1.x, SD 2.x, SDXL, its refiner and every small or pruned relative: they differ in a `UNetSpec`.
+"""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from maquette.diffusion.conditioning import Conditioning
+from maquette.nn.attention import CrossAttention, SelfAttention
+from maquette.nn.embed import sinusoids
+from maquette.nn.mlp import GEGLU, MLP
+from maquette.nn.network import Network, zero
+from maquette.nn.resnet import Downsample, ResBlock, Upsample
+
+RES_EPS, TRANSFORMER_EPS = 1e-5, 1e-6  # two different epsilons, as the published weights were trained
+
+
+@dataclass(frozen=True, kw_only=True)
+class UNetSpec:
+    """Shape of a U-Net; the defaults are those of SD 1.x (v1-inference.yaml).
+
+    `down[level]` gives, for each residual block of a level, the depth of the transformer behind it (0: none);
+    `up` is given in the order of computation, lowest resolution first; `middle` None leaves the middle out.
+    Either `heads` (everywhere) or `head_width` holds.
+    """
+
+    in_channels: int = 4
+    out_channels: int = 4
+    widths: tuple[int, ...] = (320, 640, 1280, 1280)
+    down: tuple[tuple[int, ...], ...] = ((1, 1), (1, 1), (1, 1), (0, 0))
+    middle: int | None = 1
+    up: tuple[tuple[int, ...], ...] = ((0, 0, 0), (1, 1, 1), (1, 1, 1), (1, 1, 1))
+    context: int = 768
+    heads: int | None = 8
+    head_width: int | None = None
+    vector: int | None = None
+    linear_projection: bool = False
+    groups: int = 32
+
+    @property
+    def embedding(self) -> int:
+        """Width of the time embedding after its perceptron."""
+        return 4 * self.widths[0]
+
+    def heads_at(self, width: int) -> int:
+        if self.head_width is not None:
+            return width // self.head_width
+        assert self.heads is not None
+        return self.heads
+
+
+class TransformerBlock(nn.Module):
+    """Self-attention, cross-attention to the context, gated feed-forward; each normed before and added after."""
+
+    def __init__(self, width: int, heads: int, context: int) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(width)
+        self.attn1 = SelfAttention(width, heads)
+        self.norm2 = nn.LayerNorm(width)
+        self.attn2 = CrossAttention(width, context, heads)
+        self.norm3 = nn.LayerNorm(width)
+        self.ff = GEGLU(width, 4 * width)
+
+    def forward(self, x: Tensor, context: Tensor) -> Tensor:
+        x = x + self.attn1(self.norm1(x))
+        x = x + self.attn2(self.norm2(x), context)
+        x = x + self.ff(self.norm3(x))
+        return x
+
+
+class SpatialTransformer(nn.Module):
+    """Transformer blocks over the positions of a feature map (B, width, H, W), added to it."""
+
+    def __init__(self, width: int, depth: int, spec: UNetSpec) -> None:
+        super().__init__()
+        self.norm = nn.GroupNorm(spec.groups, width, eps=TRANSFORMER_EPS)
+        self.proj_in = nn.Linear(width, width)
+        heads = spec.heads_at(width)
+        self.blocks = nn.ModuleList([TransformerBlock(width, heads, spec.context) for _ in range(depth)])
+        self.proj_out = zero(nn.Linear(width, width))
+
+    def forward(self, x: Tensor, context: Tensor) -> Tensor:
+        h = self.proj_in(self.norm(x).flatten(2).transpose(1, 2))
+        for block in self.blocks:
+            h = block(h, context)
+        return x + self.proj_out(h).transpose(1, 2).unflatten(2, x.shape[2:])
+
+
+class Stage(nn.Module):
+    """One entry of the U-Net's list: a residual block, perhaps a transformer, perhaps a change of resolution."""
+
+    def __init__(
+        self,
+        res: ResBlock | None = None,
+        transformer: SpatialTransformer | None = None,
+        resample: Downsample | Upsample | None = None,
+    ) -> None:
+        super().__init__()
+        self.res = res
+        self.transformer = transformer
+        self.resample = resample
+
+    def forward(self, x: Tensor, emb: Tensor, context: Tensor, size: tuple[int, int] | None = None) -> Tensor:
+        if self.res is not None:
+            x = self.res(x, emb)
+        if self.transformer is not None:
+            x = self.transformer(x, context)
+        if isinstance(self.resample, Upsample):
+            x = self.resample(x, size)
+        elif self.resample is not None:
+            x = self.resample(x)
+        return x
+
+
+class UNet(Network):
+    """(x (B, C, h, w), t (B,) or a number, Conditioning) -> the prediction (B, C_out, h, w)."""
+
+    def __init__(self, spec: UNetSpec) -> None:
+        super().__init__()
+        self.spec = spec
+        emb, widths = spec.embedding, spec.widths
+        self.time_embed = MLP(widths[0], emb, "silu", out=emb)
+        self.vector_embed = MLP(spec.vector, emb, "silu", out=emb) if spec.vector is not None else None
+        self.conv_in = nn.Conv2d(spec.in_channels, widths[0], 3, padding=1)
+
+        skips = [widths[0]]
+        self.down = nn.ModuleList()
+        previous = widths[0]
+        for level, width in enumerate(widths):
+            for depth in spec.down[level]:
+                self.down.append(Stage(self._res(previous, width), self._transformer(width, depth)))
+                skips.append(previous := width)
+            if level + 1 < len(widths):
+                self.down.append(Stage(resample=Downsample(width, symmetric=True)))
+                skips.append(width)
+
+        self.middle = nn.ModuleList()
+        if spec.middle is not None:
+            self.middle.append(Stage(self._res(previous, previous), self._transformer(previous, spec.middle)))
+            self.middle.append(Stage(self._res(previous, previous)))
+
+        self.up = nn.ModuleList()
+        for level, width in enumerate(reversed(widths)):
+            for index, depth in enumerate(spec.up[level]):
+                last = index + 1 == len(spec.up[level]) and level + 1 < len(widths)
+                res = self._res(previous + skips.pop(), width)
+                self.up.append(Stage(res, self._transformer(width, depth), Upsample(width) if last else None))
+                previous = width
+
+        self.norm_out = nn.GroupNorm(spec.groups, previous, eps=RES_EPS)
+        self.conv_out = zero(nn.Conv2d(previous, spec.out_channels, 3, padding=1))
+
+    def _res(self, width_in: int, width_out: int) -> ResBlock:
+        return ResBlock(width_in, width_out, groups=self.spec.groups, eps=RES_EPS, emb=self.spec.embedding)
+
+    def _transformer(self, width: int, depth: int) -> SpatialTransformer | None:
+        return SpatialTransformer(width, depth, self.spec) if depth else None
+
+    def embed(self, t: Tensor, conditioning: Conditioning) -> Tensor:
+        """The embedding (B, 4 widths[0]) of time and vector, after its SiLU: what every residual block reads."""
+        emb = self.time_embed(sinusoids(t, self.spec.widths[0]).to(self.dtype))
+        if self.vector_embed is not None and conditioning.vector is not None:
+            emb = emb + self.vector_embed(conditioning.vector.to(self.dtype))
+        return F.silu(emb)
+
+    def forward(self, x: Tensor, t: Tensor | float, conditioning: Conditioning) -> Tensor:
+        if conditioning.concat is not None:
+            x = torch.cat([x, conditioning.concat.to(x.dtype)], dim=1)
+        x = self.to_input(x)
+        emb = self.embed(torch.as_tensor(t, device=x.device).expand(len(x)), conditioning)
+        tokens = conditioning.tokens
+        context = x.new_zeros(len(x), 1, self.spec.context) if tokens is None else tokens.to(x)
+        control = [residual.to(x) for residual in conditioning.control]
+
+        x = self.conv_in(x)
+        skips = [x]
+        for stage in self.down:
+            x = self.run(stage, x, emb, context)
+            skips.append(x)
+        for stage in self.middle:
+            x = self.run(stage, x, emb, context)
+        if control:  # one residual for each skip, the last for the middle (Zhang et al. 2023)
+            x = x + control[-1]
+            skips = [skip + residual for skip, residual in zip(skips, control[:-1], strict=True)]
+        for stage in self.up:
+            x = torch.cat([x, skips.pop()], dim=1)
+            size = (skips[-1].shape[2], skips[-1].shape[3]) if skips else None
+            x = self.run(stage, x, emb, context, size)
+        return self.conv_out(F.silu(self.norm_out(x)))

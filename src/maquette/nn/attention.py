@@ -1,0 +1,64 @@
+"""Attention (Vaswani et al. 2017), with one replaceable function at its heart.
+
+Every attention module calls `self.attend(q, k, v)`; replacing that function gives attention maps, IP-Adapter,
+perturbed-attention guidance, token merging or another kernel.
+"""
+
+from collections.abc import Callable
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """softmax(q k^T / sqrt(d)) v over (B, heads, L, d)."""
+    return F.scaled_dot_product_attention(q, k, v)
+
+
+def attend_causal(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """As `attend`, but position i sees only positions up to i."""
+    return F.scaled_dot_product_attention(q, k, v, is_causal=True)
+
+
+def split_heads(x: Tensor, heads: int) -> Tensor:
+    """(B, L, heads * d) -> (B, heads, L, d)."""
+    return x.unflatten(-1, (heads, -1)).transpose(1, 2)
+
+
+def join_heads(x: Tensor) -> Tensor:
+    """(B, heads, L, d) -> (B, L, heads * d)."""
+    return x.transpose(1, 2).flatten(2)
+
+
+class SelfAttention(nn.Module):
+    """Tokens (B, L, width) look at each other; queries, keys and values in one product (rows q, k, v)."""
+
+    def __init__(self, width: int, heads: int, *, bias: bool = False, attend: Attend = attend) -> None:
+        super().__init__()
+        self.heads = heads
+        self.qkv = nn.Linear(width, 3 * width, bias=bias)
+        self.out = nn.Linear(width, width)
+        self.attend = attend
+
+    def forward(self, x: Tensor) -> Tensor:
+        q, k, v = (split_heads(part, self.heads) for part in self.qkv(x).chunk(3, dim=-1))
+        return self.out(join_heads(self.attend(q, k, v)))
+
+
+class CrossAttention(nn.Module):
+    """Tokens (B, L, width) look at a context (B, M, context); keys and values in one product (rows k, v)."""
+
+    def __init__(self, width: int, context: int, heads: int, *, attend: Attend = attend) -> None:
+        super().__init__()
+        self.heads = heads
+        self.q = nn.Linear(width, width, bias=False)
+        self.kv = nn.Linear(context, 2 * width, bias=False)
+        self.out = nn.Linear(width, width)
+        self.attend = attend
+
+    def forward(self, x: Tensor, context: Tensor) -> Tensor:
+        q = split_heads(self.q(x), self.heads)
+        k, v = (split_heads(part, self.heads) for part in self.kv(context).chunk(2, dim=-1))
+        return self.out(join_heads(self.attend(q, k, v)))
