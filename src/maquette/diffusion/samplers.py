@@ -1,0 +1,81 @@
+"""Every sampler by its usual name.
+
+====================  ===========================================  ======================================
+name                  is                                           from
+====================  ===========================================  ======================================
+ddim                  `euler`, eta 0 unless told                   2010.02502
+ddpm                  `euler` with eta 1                           2006.11239
+euler                 `euler`, the same as ddim                    2206.00364, rectified flow
+euler_a               `euler` with eta 1, the same as ddpm         k-diffusion
+lcm                   `euler` with eta infinite                    2310.04378
+heun                  `heun`                                       2206.00364
+dpm2, dpm2_a          `midpoint` of the noise                      2206.00927
+dpmpp_2s_a            `midpoint` of x0 with eta 1                  2211.01095
+dpmpp_sde             `dpmpp_sde`                                  2211.01095
+dpmpp_2m              `dpmpp` of order 2                           2211.01095
+dpmpp_2m_sde          the same with eta 1                          2211.01095
+dpmpp_3m_sde          `dpmpp` of order 3 with eta 1                k-diffusion
+lms                   `adams` in the ratio, order 4                k-diffusion
+deis                  `adams` in lam, order 3                      2204.13902
+unipc                 `unipc`                                      2302.04867
+====================  ===========================================  ======================================
+"""
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+
+from maquette.diffusion.multistep import adams, dpmpp, unipc
+from maquette.diffusion.singlestep import Sampler, Step, dpmpp_sde, euler, heun, midpoint
+from maquette.errors import MaquetteError
+
+
+@dataclass(frozen=True)
+class SamplerEntry:
+    """A sampler, what a step of it costs, and whether it asks for noise when its options are left alone."""
+
+    name: str
+    run: Callable[..., Iterator[Step]]
+    evaluations: int  # of the network in a step; a step of infinite length takes one
+    stochastic: bool
+    options: tuple[str, ...] = ()
+
+    def build(self, **options: float | str) -> Sampler:
+        """The sampler with ``options`` fixed; an unknown one is an error that lists the known ones."""
+        for option in options:
+            if option not in self.options:
+                known = ", ".join(self.options) or "no options"
+                raise MaquetteError(f"sampler {self.name!r}: got the option {option!r}; it takes {known}")
+        return partial(self.run, **options)
+
+
+SAMPLERS = {
+    entry.name: entry
+    for entry in (
+        SamplerEntry("ddim", euler, 1, False, ("eta",)),
+        SamplerEntry("ddpm", partial(euler, eta=1.0), 1, True),
+        SamplerEntry("euler", euler, 1, False),
+        SamplerEntry("euler_a", partial(euler, eta=1.0), 1, True, ("eta", "s_noise")),
+        SamplerEntry("lcm", partial(euler, eta=math.inf), 1, True),
+        SamplerEntry("heun", heun, 2, False),
+        SamplerEntry("dpm2", partial(midpoint, hold="noise"), 2, False),
+        SamplerEntry("dpm2_a", partial(midpoint, hold="noise", eta=1.0), 2, True, ("eta", "s_noise")),
+        SamplerEntry("dpmpp_2s_a", partial(midpoint, hold="x0", eta=1.0), 2, True, ("eta", "s_noise")),
+        SamplerEntry("dpmpp_sde", dpmpp_sde, 2, True, ("eta", "s_noise", "r")),
+        SamplerEntry("dpmpp_2m", dpmpp, 1, False, ("solver",)),
+        SamplerEntry("dpmpp_2m_sde", partial(dpmpp, eta=1.0), 1, True, ("eta", "s_noise", "solver")),
+        SamplerEntry("dpmpp_3m_sde", partial(dpmpp, order=3, eta=1.0), 1, True, ("eta", "s_noise")),
+        SamplerEntry("lms", adams, 1, False, ("order",)),
+        SamplerEntry("deis", partial(adams, coordinate="lam", order=3), 1, False, ("order",)),
+        SamplerEntry("unipc", unipc, 1, False, ("order", "variant")),
+    )
+}
+"""Every sampler by name: ``SAMPLERS[name].build(**options)(guided, x, schedule, noise)``."""
+
+
+def sampler(name: str, **options: float | str) -> Sampler:
+    """The sampler ``name`` with ``options`` fixed; unknown names and options are an error that lists the known ones."""
+    if name not in SAMPLERS:
+        raise MaquetteError(f"got the sampler {name!r}, which does not exist; give one of {', '.join(SAMPLERS)}")
+    return SAMPLERS[name].build(**options)
