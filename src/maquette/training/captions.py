@@ -8,30 +8,14 @@ from maquette.errors import MaquetteError
 from maquette.training import chinese, english
 from maquette.training.emoji import catalogue
 from maquette.training.scenes import Scene, pick
+from maquette.training.words import COLOUR_PREFIXES_ZH
 
 Language = Literal["en", "zh"]
 
 TAGGED = 0.06  # of the captions of single objects: one or two CLDR keywords are appended
 # Keywords that speak of places and colours would contradict the rest
 MISLEADING = frozenset(
-    [
-        "left",
-        "right",
-        "up",
-        "down",
-        "top",
-        "bottom",
-        "red",
-        "orange",
-        "yellow",
-        "green",
-        "blue",
-        "purple",
-        "pink",
-        "brown",
-        "black",
-        "white",
-    ]
+    {"left", "right", "up", "down", "top", "bottom", *COLOUR_PREFIXES_ZH, *"左右上下红橙黄绿蓝紫粉棕黑白青"}
 )
 
 

@@ -1,9 +1,11 @@
 """Chinese captions of scenes, with measure words."""
 
+from functools import cache
+
 import numpy as np
 
 from maquette.training.emoji import Emoji, catalogue
-from maquette.training.scenes import HUGE, LARGE, SMALL, Background, Relation, Scene, Thing, pick
+from maquette.training.scenes import COLOURLESS_STYLES, HUGE, LARGE, SMALL, Background, Relation, Scene, Thing, pick
 from maquette.training.words import BACKGROUNDS, COLOUR_PREFIXES_ZH, RECOLOURS
 
 TERSE = 0.2
@@ -12,8 +14,8 @@ ANY_MEASURE = 0.15  # how often the measure word is simply 个
 
 SIZES: dict[int, tuple[float, tuple[str, ...]]] = {
     HUGE: (0.25, ("巨大的", "特别大的", "很大的")),
-    LARGE: (0.6, ("大的", "大大的")),
-    SMALL: (1.0, ("小的", "小小的", "很小的")),
+    LARGE: (0.6, ("大的", "大", "大", "大大的")),
+    SMALL: (1.0, ("小的", "小", "小", "小小的", "很小的")),
 }
 PLACES: dict[str, tuple[str, ...]] = {
     "centre": ("中间", "正中间", "中央"),
@@ -174,40 +176,40 @@ def _background(
 def _core(scene: Scene, rng: np.random.Generator, terse: bool) -> tuple[str, bool]:
     """What is to be seen, and whether that is a noun phrase."""
     if scene.relation is None:
-        return _single(scene.things[0], rng, terse)
+        return _single(scene, rng, terse)
     things = scene.things
     relation = INVERSE.get(scene.relation, scene.relation)
     if relation != scene.relation:
         things = things[::-1]
     phrases, sentences = TEMPLATES[relation]
     if terse:
-        template, is_phrase = pick(rng, TERSE_TEMPLATES[relation]), True
+        template, is_phrase = pick(rng, TERSE_TEMPLATES[relation]), relation in ("and", "copies")
     elif rng.random() < 0.45:
         template, is_phrase = pick(rng, phrases), True
     else:
         template, is_phrase = pick(rng, sentences), False
     if relation == "copies":
-        return template.format(n=_counted(things[0], len(things), _noun(things[0], rng), rng)), is_phrase
+        return template.format(n=_counted(things[0], len(things), _noun(scene, things[0], rng), rng)), is_phrase
     fields: dict[str, str] = {}
     for letter, thing in zip("abc", things, strict=False):
-        noun = _noun(thing, rng)
+        noun = _noun(scene, thing, rng)
         fields |= {letter: _counted(thing, 1, noun, rng), letter.upper(): noun}
     return template.format(**fields), is_phrase and not ("，" in template or "：" in template)
 
 
-def _single(thing: Thing, rng: np.random.Generator, terse: bool) -> tuple[str, bool]:
+def _single(scene: Scene, rng: np.random.Generator, terse: bool) -> tuple[str, bool]:
+    thing = scene.things[0]
     often, adjectives = SIZES.get(thing.size, (0.0, ("",)))
     size = pick(rng, adjectives) if rng.random() < often and not (terse and thing.place is None) else ""
-    noun = size + _noun(thing, rng)
-    at = pick(rng, PLACES[thing.place]) if thing.place else ""
-    fields = {"A": noun, "a": _counted(thing, 1, noun, rng), "at": at}
+    noun = size + _noun(scene, thing, rng)
+    counted = _counted(thing, 1, noun, rng)
+    if thing.place is not None:
+        templates = ("{A}在{at}", "{at}的{A}") if terse else PLACED if rng.random() < 0.3 else PLACED_SENTENCES
+        return pick(rng, templates).format(A=noun, a=counted, at=pick(rng, PLACES[thing.place])), False
     if terse:
-        template = pick(rng, ("{A}在{at}", "{at}的{A}")) if thing.place else "{A}" if rng.random() < 0.6 else "{a}"
-        return template.format(**fields), not thing.place
-    phrases, sentences = (PLACED, PLACED_SENTENCES) if thing.place else (CENTRED, CENTRED_SENTENCES)
-    if rng.random() < (0.3 if thing.place else 0.7):
-        return pick(rng, phrases).format(**fields), True
-    return pick(rng, sentences).format(**fields), False
+        return noun if rng.random() < 0.6 else counted, True
+    is_phrase = rng.random() < 0.7
+    return pick(rng, CENTRED if is_phrase else CENTRED_SENTENCES).format(A=noun, a=counted), is_phrase
 
 
 def _counted(thing: Thing, count: int, noun: str, rng: np.random.Generator) -> str:
@@ -215,18 +217,20 @@ def _counted(thing: Thing, count: int, noun: str, rng: np.random.Generator) -> s
     return f"{NUMBERS[count]}{measure}{noun}"
 
 
-def _noun(thing: Thing, rng: np.random.Generator) -> str:
+def _noun(scene: Scene, thing: Thing, rng: np.random.Generator) -> str:
     emoji = catalogue()[thing.emoji]
+    names = uncoloured(emoji) if thing.recolour or scene.style in COLOURLESS_STYLES else emoji.names_zh
+    name = names[0] if len(names) == 1 or rng.random() < 0.5 else pick(rng, names[1:])
     if thing.recolour is None:
-        names = emoji.names_zh
-        return names[0] if len(names) == 1 or rng.random() < 0.5 else pick(rng, names[1:])
+        return name
     colour = RECOLOURS[thing.recolour][1]
-    adjective = pick(rng, (f"{colour}的", f"{colour}的", colour, colour.removesuffix("色")))
-    return adjective + pick(rng, uncoloured(emoji))
+    short = colour.removesuffix("色") if len(name) < 3 else colour  # 红苹果, but not 红法式长棍面包
+    return pick(rng, (f"{colour}的", f"{colour}的", colour, short)) + name
 
 
+@cache
 def uncoloured(emoji: Emoji) -> tuple[str, ...]:
-    """The names to which another colour can be put: the base noun, and aliases that begin with no colour."""
-    colours = tuple(letter for prefixes in COLOUR_PREFIXES_ZH.values() for letter in prefixes)
+    """The names without a colour: the base noun, and aliases that begin with no colour."""
+    colours = tuple(prefix for prefixes in COLOUR_PREFIXES_ZH.values() for prefix in prefixes)
     aliases = (name for name in emoji.names_zh[1:] if name != emoji.base_zh and not name.startswith(colours))
     return (emoji.base_zh, *aliases)

@@ -77,27 +77,27 @@ def _luminance(pixels: Pixels) -> Pixels:
 
 @cache
 def _ramp(colour: str) -> NDArray[np.uint16]:
-    """(256, 3): dark at 0, the colour in the middle of what emoji use, light at 255."""
+    """(511, 3): the colour itself in the middle, dark and light 150 steps of luminance away."""
     knots = np.array(RECOLOURS[colour][0], np.float64)
-    return np.stack([np.interp(np.arange(256), (20, 140, 250), knots[:, c]) for c in range(3)], 1).astype(np.uint16)
+    return np.stack([np.interp(np.arange(-255, 256), (-150, 0, 150), channel) for channel in knots.T], 1).astype(
+        np.uint16
+    )
 
 
 def _recoloured(pixels: Pixels, colour: str) -> Pixels:
-    alpha = pixels[..., 3:].astype(np.uint16)
-    straight = np.minimum(_luminance(pixels)[..., None].astype(np.uint16) * 255 // np.maximum(alpha, 1), 255)
+    """Luminance mapped through the colour's ramp; the sprite's median luminance becomes the colour itself."""
+    alpha = pixels[..., 3].astype(np.int32)
+    straight = np.minimum(_luminance(pixels) * 255 // np.maximum(alpha, 1), 255)
     inside = straight[alpha > 127]
-    if inside.size:  # stretch, so that dark and light emoji both come out in the colour itself
-        low, high = np.percentile(inside, (3, 97))
-        stretched = 20 + (straight.astype(np.float32) - low) * (230 / max(high - low, 60.0))
-        straight = np.clip(stretched, 0, 255).astype(np.uint16)
-    colours = _ramp(colour)[straight[..., 0]]
-    return np.concatenate([(colours * alpha // 255).astype(np.uint8), pixels[..., 3:]], -1)
+    middle = int(np.median(inside)) if inside.size else 128
+    colours = _ramp(colour)[straight - middle + 255]
+    premultiplied = (colours * alpha[..., None] // 255).astype(np.uint8)
+    return np.concatenate([premultiplied, pixels[..., 3:]], -1)
 
 
 def _pixelated(pixels: Pixels) -> Pixels:
-    """Blocks of 4 pixels, 8 for the largest sprites; alpha is all or nothing."""
-    size = pixels.shape[0]
-    block = 8 if size > 80 else 4
+    """Blocks of 4 pixels; alpha is all or nothing."""
+    size, block = pixels.shape[0], 4
     means = pixels.reshape(size // block, block, size // block, block, 4).mean((1, 3))
     solid = means[..., 3:] > 110
     colours = np.where(solid, means[..., :3] * (255 / np.maximum(means[..., 3:], 1)), 0).clip(0, 255)

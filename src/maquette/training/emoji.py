@@ -161,9 +161,7 @@ def _describe(
     index: int, character: str, english: tuple[str, tuple[str, ...]], chinese: tuple[str, tuple[str, ...]]
 ) -> Emoji:
     group = _group(ord(character))
-    name_en, name_zh = words.NAMES_EN.get(character, english[0]), words.NOUNS_ZH.get(character, chinese[0])
-    if "😀" <= character <= "😷" or "🙁" <= character <= "🙄" or (name_en.endswith("face") and group == PERSON):
-        name_zh = name_zh if name_zh.endswith("脸") else name_zh + "表情"  # CLDR has the mood only: "laughing"
+    name_en, name_zh = _names(character, english[0], chinese[0])
     colour = _leading_colour(name_en) if character not in words.KEEP_COLOUR else None
     base_en, base_zh = name_en, words.BASE_ZH.get(character, name_zh)
     if colour:
@@ -187,6 +185,24 @@ def _describe(
         keywords_zh=chinese[1],
         measure=_measure(character),
     )
+
+
+def _names(character: str, english: str, chinese: str) -> tuple[str, str]:
+    """The CLDR's names as nouns."""
+    code, group = ord(character), _group(ord(character))
+    english = words.NAMES_EN.get(character, english)
+    if character in words.NOUNS_ZH:
+        return english, words.NOUNS_ZH[character]
+    if code in _ranges(words.CLOCKS):
+        return f"clock at {english}", f"{chinese}的时钟"
+    if code in _ranges(words.ZODIAC):
+        return f"{english} symbol", f"{chinese}符号"
+    if group == SIGN and english.startswith("no "):
+        return f"{english} sign", f"{chinese}标志"
+    moody = group == PERSON and (english.endswith("face") or english.startswith(("face ", "smiling face", "winking ")))
+    if moody and not chinese.endswith(("脸", "人")):  # the Chinese name is the mood alone: "laughing"
+        return english, f"{chinese}表情"
+    return english, chinese
 
 
 def _group(code: int) -> str:

@@ -1,10 +1,13 @@
 """English captions of scenes: lower case, many phrasings, no more said than is true."""
 
+from functools import cache
+
 import numpy as np
 
 from maquette.training.emoji import Emoji, catalogue
-from maquette.training.grammar import plural, with_article
-from maquette.training.scenes import HUGE, LARGE, SMALL, Background, Relation, Scene, Thing, pick
+from maquette.training.grammar import is_plural, plural, takes_a, with_article
+from maquette.training.scenes import COLOURLESS_STYLES, HUGE, LARGE, SMALL, Background, Relation, Scene, Thing, pick
+from maquette.training.words import COLOUR_PREFIXES_ZH
 
 TERSE = 0.2  # of the captions: names and little else
 UNSAID = 0.6  # of the white backgrounds
@@ -259,9 +262,9 @@ def _direction(background: Background) -> tuple[str, ...]:
 
 
 def _core(scene: Scene, rng: np.random.Generator, terse: bool) -> tuple[str, bool]:
-    """What is to be seen, and whether that is a noun phrase (with articles, unless terse)."""
+    """What is to be seen, and whether that is a noun phrase that can follow "a picture of"."""
     if scene.relation is None:
-        return _single(scene.things[0], rng, terse)
+        return _single(scene, rng, terse)
     things = scene.things
     relation = INVERSE.get(scene.relation, scene.relation)
     if relation != scene.relation:
@@ -273,21 +276,22 @@ def _core(scene: Scene, rng: np.random.Generator, terse: bool) -> tuple[str, boo
         template, is_phrase = pick(rng, phrases), True
     else:
         template, is_phrase = pick(rng, sentences), False
-    fields: dict[str, str] = {}
     if relation == "copies":
-        name = _name(things[0], rng)
-        fields = {"n": {2: "two", 3: "three"}[len(things)], "A": _bare(things[0], name), "S": ""}
-        fields["S"] = _bare(things[0], plural(name))
-    else:
-        for letter, thing in zip("abc", things, strict=False):
-            name = _name(thing, rng)
-            fields[letter.upper()] = _bare(thing, name)
-            fields[letter] = with_article(fields[letter.upper()], name)
+        name = _name(scene, things[0], rng)
+        number = {2: "two", 3: "three"}[len(things)]
+        return template.format(n=number, A=_bare(things[0], name), S=_bare(things[0], plural(name))), is_phrase
+    fields: dict[str, str] = {}
+    for letter, thing in zip("abc", things, strict=False):
+        name = _name(scene, thing, rng)
+        template = _agree(template, letter, name)
+        fields[letter.upper()] = _bare(thing, name)
+        fields[letter] = with_article(fields[letter.upper()], name)
     return template.format(**fields), is_phrase
 
 
-def _single(thing: Thing, rng: np.random.Generator, terse: bool) -> tuple[str, bool]:
-    name = _name(thing, rng)
+def _single(scene: Scene, rng: np.random.Generator, terse: bool) -> tuple[str, bool]:
+    thing = scene.things[0]
+    name = _name(scene, thing, rng)
     often, adjectives = SIZES.get(thing.size, (0.0, ("",)))
     size = pick(rng, adjectives) if rng.random() < often and not (terse and thing.place is None) else ""
     bare = _bare(thing, name, size)
@@ -296,15 +300,21 @@ def _single(thing: Thing, rng: np.random.Generator, terse: bool) -> tuple[str, b
         template = "{A} {at}" if thing.place else "{A}" if rng.random() < 0.6 else "{a}"
         return template.format(**fields), True
     phrases, sentences = (PLACED, PLACED_SENTENCES) if thing.place else (CENTRED, CENTRED_SENTENCES)
-    if rng.random() < 0.75:
-        return _grammatical(pick(rng, phrases), name).format(**fields), True
-    return _grammatical(pick(rng, sentences), name).format(**fields), False
+    is_phrase = rng.random() < 0.75
+    template = _agree(pick(rng, phrases if is_phrase else sentences), "a", name)
+    return template.format(**fields), is_phrase and not template.startswith(("{A}", "the {A}"))
 
 
-def _grammatical(template: str, name: str) -> str:
-    """The template without its own "one" or "the" where the name takes no article."""
-    if with_article(name, name) == name or name.startswith("the "):
-        return template.replace("one {A}", "{A}").replace("a single {A}", "{A}").replace("the {A}", "{A}")
+def _agree(template: str, letter: str, name: str) -> str:
+    """The template in the plural where the name is, and without its own "one" or "the" where that cannot stand."""
+    capital, small = f"{{{letter.upper()}}}", f"{{{letter}}}"
+    if not takes_a(name):
+        for article in ("one ", "a single ", "the "):
+            template = template.replace(article + capital, capital)
+    if is_plural(name):
+        for one, many in (("{} is", "{} are"), ("{} sits", "{} sit"), ("there is {}", "there are {}")):
+            template = template.replace(one.format(small), many.format(small))
+        template = template.replace(f"this is {small}", f"these are {small}")
     return template
 
 
@@ -312,16 +322,15 @@ def _bare(thing: Thing, name: str, size: str = "") -> str:
     return " ".join(filter(None, (size, thing.recolour, name)))
 
 
-def _name(thing: Thing, rng: np.random.Generator) -> str:
+def _name(scene: Scene, thing: Thing, rng: np.random.Generator) -> str:
     emoji = catalogue()[thing.emoji]
-    names = uncoloured(emoji) if thing.recolour else emoji.names_en
+    names = uncoloured(emoji) if thing.recolour or scene.style in COLOURLESS_STYLES else emoji.names_en
     return names[0] if len(names) == 1 or rng.random() < 0.5 else pick(rng, names[1:])
 
 
+@cache
 def uncoloured(emoji: Emoji) -> tuple[str, ...]:
-    """The names to which another colour can be put: the base noun, and aliases that begin with no colour."""
-    aliases = (name for name in emoji.names_en[1:] if name != emoji.base_en and not name.startswith(COLOURED))
+    """The names without a colour: the base noun, and aliases that begin with no colour."""
+    colours = tuple(f"{colour} " for colour in (*COLOUR_PREFIXES_ZH, "golden"))
+    aliases = (name for name in emoji.names_en[1:] if name != emoji.base_en and not name.startswith(colours))
     return (emoji.base_en, *aliases)
-
-
-COLOURED = tuple(f"{colour} " for colour in ("red", "orange", "yellow", "green", "blue", "pink", "golden", "purple"))

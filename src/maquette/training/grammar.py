@@ -5,7 +5,10 @@ import re
 from maquette.training.words import IRREGULAR_PLURALS, NO_ARTICLE, SINGULAR_S, THE
 
 # A name's head is what stands before these: "pile" in "pile of poo"
-_HEAD = re.compile(r" (?:of|with|in|on|at|over|behind|facing|pointed|pointing|showing|without|and|or|holding) ")
+_HEAD = re.compile(
+    r" (?:of|with|in|on|at|over|behind|and|or|without|facing|fluttering|holding|hugging|lifting|pointed|pointing|pouring"
+    r"|showing|taking|tilted|wrestling) "
+)
 # Written with a vowel but spoken with a consonant, and the other way round
 _SPOKEN_CONSONANT = re.compile(r"uni(?!n)|use|utensil|ufo|eu|ewe|one\b|once\b")
 _SPOKEN_VOWEL = re.compile(r"hour|honest|heir|x-|suv\b|sos\b|ng\b|atm\b|m\b|nba\b|8|11|18")
@@ -14,7 +17,7 @@ _VOWEL = re.compile(r"[aeiou]")
 
 def head(name: str) -> str:
     """The word that takes the plural: "face" in "grinning face with sweat"."""
-    return _HEAD.split(name, maxsplit=1)[0].split()[-1]
+    return _HEAD.split(f"{name} ", maxsplit=1)[0].split()[-1]
 
 
 def is_plural(name: str) -> bool:
@@ -27,7 +30,7 @@ def is_plural(name: str) -> bool:
 
 def countable(name: str) -> bool:
     """Whether one can say "two" of it and mean two of these pictures."""
-    return not (is_plural(name) or name in NO_ARTICLE or name in THE or " and " in name)
+    return takes_a(name) and " and " not in name
 
 
 def with_article(words: str, name: str) -> str:
@@ -40,9 +43,14 @@ def with_article(words: str, name: str) -> str:
     return f"{'an' if vowel or _SPOKEN_VOWEL.match(words) else 'a'} {words}"
 
 
+def takes_a(name: str) -> bool:
+    """Whether "a", "one" and "a single" can stand before the name."""
+    return not (name in THE or name in NO_ARTICLE or is_plural(name))
+
+
 def plural(name: str) -> str:
     """The name for several: "piles of poo", "mice"."""
-    match = _HEAD.search(name)
+    match = _HEAD.search(f"{name} ")
     front, back = (name[: match.start()], name[match.start() :]) if match else (name, "")
     if front in IRREGULAR_PLURALS:
         return IRREGULAR_PLURALS[front] + back

@@ -34,7 +34,7 @@ UNSAID_WHITE = 0.08  # scenes made white, so that captions may leave the backgro
 HELD_OUT = 20  # one combination in so many is kept from training
 
 STYLES = ("pixel art", "outline", "silhouette", "black and white", "neon", "sticker")
-RECOLOURABLE_STYLES = (None, "pixel art", "sticker")  # the others have colours of their own
+COLOURLESS_STYLES = ("outline", "silhouette", "black and white", "neon")  # things lose their colours in these
 PLACES: dict[str, tuple[int, int]] = {  # (x, y): -1 near, 0 middle, 1 far
     "centre": (0, 0),
     "left": (-1, 0),
@@ -245,7 +245,7 @@ def _countable(rng: np.random.Generator) -> int:
 
 def _recolour(rng: np.random.Generator, emoji: int, background: Background, style: str | None) -> str | None:
     """Another colour for the object, or None: never its own, another emoji's, or one that drowns in the background."""
-    if rng.random() >= RECOLOURED or style not in RECOLOURABLE_STYLES:
+    if rng.random() >= RECOLOURED or style in COLOURLESS_STYLES:
         return None
     colour = pick(rng, tuple(RECOLOURS))
     described = catalogue()[emoji]

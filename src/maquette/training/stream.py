@@ -6,12 +6,12 @@
 import contextlib
 import multiprocessing
 import queue
+import signal
+import threading
 import traceback
 from collections.abc import Iterator
 from dataclasses import dataclass
-from multiprocessing.context import SpawnProcess
-from multiprocessing.queues import Queue
-from multiprocessing.synchronize import Event
+from multiprocessing.connection import Connection
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,8 +20,6 @@ from maquette.errors import MaquetteError
 from maquette.training.captions import Language, caption
 from maquette.training.drawing import draw, semantic_map
 from maquette.training.scenes import EXTENT, Scene, Split, sample_scene
-
-POLL = 0.2  # seconds between looks at whether the other side still lives
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,66 +61,66 @@ class SceneStream:
 
 @contextlib.contextmanager
 def prefetched(stream: SceneStream, start: int, count: int, ahead: int = 4) -> Iterator[Iterator[Batch]]:
-    """Batches of `count` items from item `start` on, drawn by a background process at most `ahead` + 1 batches early.
+    """Batches of `count` items from item `start` on, drawn by a background process a few (`ahead`) batches early.
 
-    The process ends with the block. What goes wrong in it is raised here: a MaquetteError as itself, anything else
-    as a MaquetteError that quotes the worker's traceback.
+    The process ends with the block, and with this process. What goes wrong in it is raised here as a MaquetteError.
     """
     context = multiprocessing.get_context("spawn")
-    batches: Queue[Batch | Exception] = context.Queue(maxsize=ahead)
-    stop = context.Event()
-    worker = context.Process(target=_work, args=(stream, start, count, batches, stop), daemon=True)
+    receiver, sender = context.Pipe(duplex=False)
+    worker = context.Process(target=_work, args=(stream, start, count, sender), daemon=True)
     worker.start()
+    sender.close()  # the worker holds the only one: the pipe ends when it does
+    batches: queue.Queue[Batch | MaquetteError] = queue.Queue(maxsize=ahead)
+    stopping = threading.Event()
+    reader = threading.Thread(target=_read, args=(receiver, batches, stopping), daemon=True)
+    reader.start()
     try:
-        yield _receive(worker, batches)
+        yield _take(batches)
     finally:
-        stop.set()
-        _drain(worker, batches)
+        stopping.set()
+        worker.terminate()
+        while reader.is_alive():  # it may wait for room
+            with contextlib.suppress(queue.Empty):
+                batches.get(timeout=0.05)
         worker.join()
-        batches.close()
+        receiver.close()
 
 
-def _work(stream: SceneStream, start: int, count: int, batches: "Queue[Batch | Exception]", stop: Event) -> None:
-    """The background process: draw, wait for room, go on, until told to stop or orphaned."""
-    parent = multiprocessing.parent_process()
-    while not stop.is_set() and parent is not None and parent.is_alive():
-        item: Batch | Exception
+def _work(stream: SceneStream, start: int, count: int, sender: "Connection[Batch | MaquetteError, None]") -> None:
+    """The background process: draw and send until nobody listens."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's affair
+    with contextlib.suppress(BrokenPipeError):
         try:
-            item = stream.batch(start, count)
+            while True:
+                sender.send(stream.batch(start, count))
+                start += count
         except MaquetteError as error:
-            item = error
+            sender.send(error)
+        except BrokenPipeError:
+            raise
         except Exception:
-            item = MaquetteError(f"drawing batch {start} failed in the background: {traceback.format_exc()}")
-        start += count
-        while not stop.is_set() and parent.is_alive():
-            try:
-                batches.put(item, timeout=POLL)
-                break
-            except queue.Full:
-                continue
-        if isinstance(item, Exception):
-            return
-    batches.cancel_join_thread()  # nobody reads what is left
+            sender.send(MaquetteError(f"drawing items {start} to {start + count - 1} failed: {traceback.format_exc()}"))
 
 
-def _receive(worker: SpawnProcess, batches: "Queue[Batch | Exception]") -> Iterator[Batch]:
-    while True:
+def _read(
+    receiver: "Connection[None, Batch | MaquetteError]",
+    batches: "queue.Queue[Batch | MaquetteError]",
+    stopping: threading.Event,
+) -> None:
+    """A thread: take batches out of the pipe while others are being used."""
+    while not stopping.is_set():
         try:
-            item = batches.get(timeout=POLL)
-        except queue.Empty:
-            if not worker.is_alive():
-                raise MaquetteError(
-                    f"the process that draws the pictures ended with status {worker.exitcode}: "
-                    "look for a lack of memory, then resume"
-                ) from None
-            continue
-        if isinstance(item, Exception):
+            item = receiver.recv()
+        except (EOFError, OSError):
+            item = MaquetteError("the process that draws the pictures was killed: free some memory, then resume")
+        batches.put(item)
+        if isinstance(item, MaquetteError):
+            return
+
+
+def _take(batches: "queue.Queue[Batch | MaquetteError]") -> Iterator[Batch]:
+    while True:
+        item = batches.get()
+        if isinstance(item, MaquetteError):
             raise item
         yield item
-
-
-def _drain(worker: SpawnProcess, batches: "Queue[Batch | Exception]") -> None:
-    """Empty the queue until the worker has noticed and gone."""
-    while worker.is_alive():
-        with contextlib.suppress(queue.Empty):
-            batches.get(timeout=POLL)

@@ -64,6 +64,8 @@ BASE_ZH: dict[str, str] = {"🌶": "辣椒", "🍅": "番茄"}
 # and the squares and diamonds that differ from others in size only
 EXCLUDED = """0-A8 200D 20E3 25AA-25AB 25FB-25FE FE0F 1F1E6-1F1FF 1F38C 1F3C1 1F3F3-1F3F4 1F3FB-1F3FF 1F538-1F539 1F6A9
 1F9B0-1F9B3"""
+CLOCKS = "1F550-1F567"
+ZODIAC = "2648-2653 26CE"
 
 # People, faces, hands and parts of the body
 PEOPLE = """261D 2639-263A 26F7 26F9 270A-270D 1F385 1F3C2-1F3C4 1F3C7 1F3CA-1F3CC 1F440-1F450 1F463-1F483 1F485-1F487
@@ -101,19 +103,20 @@ ALIASES_EN: dict[str, tuple[str, ...]] = {
     "🥤": ("soft drink",), "🔪": ("knife",), "🏔": ("snowy mountain",), "🏝": ("tropical island",),
     "🚂": ("steam train", "steam engine"), "🚒": ("fire truck",), "🚕": ("cab",), "🚙": ("suv", "jeep"),
     "🚚": ("truck", "lorry"), "🏎": ("race car",), "🛵": ("scooter",), "🚦": ("traffic light",),
-    "⛵": ("sailing boat",), "⌛": ("hourglass",), "🌙": ("moon",), "⚡": ("lightning bolt", "lightning"),
+    "⛵": ("sailing boat", "boat"), "🌙": ("moon",), "⚡": ("lightning",),
     "🔥": ("flame",), "💧": ("drop of water", "water drop"), "🌊": ("wave",), "🎁": ("gift", "present"),
-    "🎾": ("tennis ball",), "🎯": ("target", "dartboard"), "🎲": ("dice",), "🎨": ("palette",),
+    "🎯": ("target", "dartboard"), "🎲": ("dice",), "🎨": ("palette",),
     "👖": ("pair of jeans",), "👞": ("shoe",), "👠": ("high heel",), "👟": ("sneaker",), "👢": ("boot",),
     "🎧": ("headphones",), "🎹": ("piano",), "🔍": ("magnifying glass",), "🔦": ("torch",), "📕": ("red book",),
-    "📚": ("stack of books",), "💰": ("bag of money",), "📦": ("box", "parcel"), "🔒": ("padlock", "lock"),
+    "📚": ("stack of books",), "💰": ("bag of money",), "📦": ("box", "parcel"), "🔒": ("padlock",),
     "🔫": ("squirt gun",), "🔧": ("spanner",), "🛋": ("sofa", "couch"), "🗑": ("trash can", "bin"),
     "💐": ("bunch of flowers", "bouquet of flowers"), "🌼": ("flower", "daisy"), "🍇": ("bunch of grapes",),
-    "🌶": ("chili", "chili pepper"), "🍳": ("fried egg",), "🥗": ("salad",), "🎅": ("santa",), "🤡": ("clown",),
+    "🌶": ("chili", "chili pepper"), "🥗": ("salad",), "🎅": ("santa",), "🤡": ("clown",),
     "😀": ("happy face",), "🙂": ("smiley",), "💩": ("poop",), "⛄": ("snow man",), "🐓": ("cockerel",),
     "🦍": ("ape",), "🐭": ("mouse head",), "🐱": ("cat head",), "🐶": ("dog head",), "🐰": ("bunny face",),
     "🐇": ("bunny",), "🐤": ("chick",), "🐥": ("duckling",), "🚓": ("police cruiser",), "🥕": ("orange carrot",),
-    "☂": ("open umbrella",), "🎂": ("cake",), "🧁": ("muffin",), "🛶": ("rowing boat",), "🏠": ("home",),
+    "☂": ("open umbrella",), "💻": ("computer",), "⏰": ("clock",), "✂": ("pair of scissors",), "💏": ("kiss",),
+    "🎂": ("cake",), "🧁": ("muffin",), "🛶": ("rowing boat",), "🏠": ("home",),
     "🪐": ("saturn", "planet"), "🌞": ("smiling sun",), "🐲": ("dragon head",), "🤖": ("robot face",),
     "👑": ("golden crown",), "🏆": ("cup",), "🍌": ("yellow banana",), "🍋": ("yellow lemon",), "🐸": ("frog face",),
     "🎈": ("red balloon",), "🍓": ("red strawberry",), "🍅": ("red tomato",), "🍀": ("clover",), "🌷": ("pink tulip",),
@@ -124,44 +127,47 @@ ALIASES_EN: dict[str, tuple[str, ...]] = {
 # CLDR says a size, or something that no speaker would
 NAMES_EN: dict[str, str] = {
     "⬛": "black square", "⬜": "white square", "🔶": "orange rhombus", "🔷": "blue rhombus",
+    "🔒": "lock", "🔓": "open lock", "🔏": "lock and pen", "🔐": "lock and key", "🏕": "campsite", "🏗": "building site",
+    "🚧": "construction barrier", "🛫": "airplane taking off", "🛬": "landing airplane", "🌁": "bridge in the fog",
+    "🍳": "fried egg", "🎾": "tennis ball and racket", "🏓": "ping pong paddle", "🏸": "badminton racket",
+    "🏑": "field hockey stick", "🏒": "ice hockey stick", "🥍": "lacrosse stick", "🎳": "bowling pins",
+    "📈": "rising chart", "📉": "falling chart", "⚡": "lightning bolt", "🌧": "rain cloud", "🌨": "snow cloud",
+    "🌩": "lightning cloud", "⛈": "storm cloud", "💒": "wedding chapel", "💏": "kissing couple", "💅": "painted nails",
+    "🫗": "glass pouring water", "➕": "plus sign", "➖": "minus sign", "➗": "division sign",
+    "✖": "multiplication sign",
+    "💋": "lipstick kiss", "💤": "zzz", "💫": "dizzy star", "💨": "puff of wind", "🚰": "tap water sign",
+    "⌛": "hourglass", "⏳": "hourglass with flowing sand", "💹": "rising yen chart", "🔈": "speaker at low volume",
+    "🔉": "speaker at medium volume", "🔊": "speaker at high volume",
+    "🏇": "race horse with jockey", "🌬": "blowing wind face", "🤳": "hand taking a selfie",
 }  # fmt: skip
 
 # Taken without an article though not plural in form
-NO_ARTICLE = frozenset(
-    ["bread", "bacon", "popcorn", "butter", "salt", "broccoli", "garlic", "sushi", "spaghetti", "ice", "wood", "fog", "oden", "falafel", "mate", "sake", "fondue", "dango", "corn", "cheese", "chocolate", "honey", "milk", "coffee", "tea", "wine", "beer", "lightning", "santa", "lettuce", "camping", "construction", "bowling", "badminton", "lacrosse", "saturn", "soap", "yarn", "dna", "baseball", "softball", "football", "volleyball", "basketball", "tennis"]
-) | {
-    "canned food", "cooked rice", "curry rice", "shaved ice", "soft ice cream", "ice cream", "mount fuji",
-    "santa claus", "mrs. claus", "building construction", "field hockey", "ice hockey", "ping pong", "horse racing",
-    "money with wings", "flatbread", "stuffed flatbread", "potable water", "baggage claim", "left luggage", "luggage",
-    "corn on the cob", "black and white",
-}  # fmt: skip
+NO_ARTICLE = frozenset({
+    "bread", "bacon", "popcorn", "butter", "salt", "broccoli", "garlic", "sushi", "spaghetti", "ice", "wood", "fog",
+    "oden", "falafel", "mate", "sake", "fondue", "dango", "corn", "cheese", "chocolate", "honey", "milk", "coffee",
+    "tea", "wine", "beer", "lightning", "santa", "lettuce", "saturn", "soap", "yarn", "dna", "canned food",
+    "cooked rice", "curry rice", "shaved ice", "soft ice cream", "ice cream", "mount fuji", "santa claus", "mrs. claus",
+    "horse racing", "money with wings", "flatbread", "stuffed flatbread", "potable water", "non-potable water",
+    "baggage claim", "left luggage", "luggage", "corn on the cob", "baguette bread", "fire", "confetti", "thread",
+    "customs", "information", "litter in bin sign", "breast-feeding",
+})  # fmt: skip
 THE = frozenset({"milky way", "sun", "statue of liberty", "tokyo tower", "kaaba"})
 
 # Written like a plural, meant as one
-SINGULAR_S = frozenset(
-    [
-        "bus",
-        "trolleybus",
-        "minibus",
-        "hibiscus",
-        "cactus",
-        "octopus",
-        "compass",
-        "tennis",
-        "hippopotamus",
-        "tyrannosaurus",
-        "lotus",
-    ]
-)
+SINGULAR_S = frozenset({
+    "bus", "trolleybus", "minibus", "hibiscus", "cactus", "octopus", "compass", "tennis", "hippopotamus",
+    "tyrannosaurus", "lotus", "aquarius", "rhombus", "abacus", "rhinoceros",
+    "fleur-de-lis",
+})  # fmt: skip
 IRREGULAR_PLURALS: dict[str, str] = {
     "mouse": "mice", "fish": "fish", "blowfish": "blowfish", "sheep": "sheep", "deer": "deer", "bison": "bison",
     "squid": "squid", "shrimp": "shrimp", "ox": "oxen", "wolf": "wolves", "leaf": "leaves", "knife": "knives",
     "tooth": "teeth", "foot": "feet", "man": "men", "woman": "women", "child": "children", "person": "people",
     "snowman": "snowmen", "scarf": "scarves", "die": "dice", "dice": "dice", "cactus": "cacti", "octopus": "octopuses",
     "water buffalo": "water buffalo", "loaf": "loaves", "piano": "pianos", "yo-yo": "yo-yos", "dodo": "dodos",
-    "radio": "radios", "video": "videos", "taco": "tacos", "burrito": "burritos", "banjo": "banjos", "ufo": "ufos",
+    "radio": "radios", "taco": "tacos", "burrito": "burritos", "banjo": "banjos", "ufo": "ufos",
     "avocado": "avocados", "kangaroo": "kangaroos", "flamingo": "flamingos", "rhino": "rhinos", "hippo": "hippos",
-    "bento": "bentos", "disco": "discos", "kimono": "kimonos", "torso": "torsos",
+    "kimono": "kimonos", "memo": "memos", "metro": "metros",
 }  # fmt: skip
 
 # Chinese ---------------------------------------------------------------------------------------------------------
@@ -188,7 +194,9 @@ NOUNS_ZH: dict[str, str] = {
     "🍜": "面条", "🧵": "线轴", "🍢": "关东煮", "🐁": "小老鼠", "👻": "幽灵", "🌅": "海上日出", "🔥": "火焰",
     "🌋": "火山", "🐛": "毛毛虫", "🎍": "门松", "🛸": "飞碟", "🏝": "小岛", "☀": "太阳", "💕": "双心", "🎶": "音符串",
     "⬛": "黑色方块", "⬜": "白色方块",
-    "🔶": "橙色菱形", "🔷": "蓝色菱形", "🪵": "木头",
+    "🔶": "橙色菱形", "🔷": "蓝色菱形", "➕": "加号", "➖": "减号", "➗": "除号", "✖": "乘号",
+    "💏": "亲吻的情侣", "🐣": "破壳的小鸡", "🫗": "倒水的杯子", "📈": "上升的图表", "📉": "下降的图表",
+    "🪵": "木头",
 }  # fmt: skip
 ALIASES_ZH: dict[str, tuple[str, ...]] = {
     "🍎": ("苹果",), "❤": ("爱心",), "🚗": ("小汽车", "轿车"), "🐈": ("猫咪", "小猫"), "🐕": ("小狗", "狗狗"),
