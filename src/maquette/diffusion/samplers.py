@@ -65,7 +65,7 @@ SAMPLERS = {
         SamplerEntry("dpmpp_sde", dpmpp_sde, 2, True, ("eta", "s_noise", "r")),
         SamplerEntry("dpmpp_2m", dpmpp, 1, False, ("solver",)),
         SamplerEntry("dpmpp_2m_sde", partial(dpmpp, eta=1.0), 1, True, ("eta", "s_noise", "solver")),
-        SamplerEntry("dpmpp_3m_sde", partial(dpmpp, order=3, eta=1.0), 1, True, ("eta", "s_noise")),
+        SamplerEntry("dpmpp_3m_sde", partial(dpmpp, order=3, solver="heun", eta=1.0), 1, True, ("eta", "s_noise")),
         SamplerEntry("lms", adams, 1, False, ("order",)),
         SamplerEntry("deis", partial(adams, coordinate="lam", order=3), 1, False, ("order",)),
         SamplerEntry("unipc", unipc, 1, False, ("order", "variant")),

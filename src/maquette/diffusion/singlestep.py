@@ -2,9 +2,9 @@
 
 All are written in ``(alpha, sigma, lam)``, so that one function serves variance-preserving processes and rectified
 flow. An *ancestral* step walks the deterministic path to a level with less noise than its target and adds the missing
-noise afresh. That lower level has the target's alpha and need not lie on the process: any pair (alpha, sigma) is a place to
-stand; only the levels at which the network is asked are the process's own. A step of infinite length in ``lam`` (from
-pure noise, or to clean data) is taken first order.
+noise afresh. That lower level has the target's alpha and need not lie on the process: any pair (alpha, sigma) is a
+place to stand; only the levels at which the network is asked are the process's own. A step of infinite length in
+``lam`` (from pure noise, or to clean data) is taken first order.
 """
 
 import math
