@@ -190,7 +190,7 @@ def _describe(
 def _names(character: str, english: str, chinese: str) -> tuple[str, str]:
     """The CLDR's names as nouns."""
     code, group = ord(character), _group(ord(character))
-    english = words.NAMES_EN.get(character, english)
+    english, chinese = words.NAMES_EN.get(character, english), chinese.replace(" ", "")
     if character in words.NOUNS_ZH:
         return english, words.NOUNS_ZH[character]
     if code in _ranges(words.CLOCKS):
@@ -199,8 +199,7 @@ def _names(character: str, english: str, chinese: str) -> tuple[str, str]:
         return f"{english} symbol", f"{chinese}符号"
     if group == SIGN and english.startswith("no "):
         return f"{english} sign", f"{chinese}标志"
-    moody = group == PERSON and (english.endswith("face") or english.startswith(("face ", "smiling face", "winking ")))
-    if moody and not chinese.endswith(("脸", "人")):  # the Chinese name is the mood alone: "laughing"
+    if code in _ranges(words.FACES) and not chinese.endswith(("脸", "人")):
         return english, f"{chinese}表情"
     return english, chinese
 

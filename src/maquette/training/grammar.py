@@ -6,8 +6,8 @@ from maquette.training.words import IRREGULAR_PLURALS, NO_ARTICLE, SINGULAR_S, T
 
 # A name's head is what stands before these: "pile" in "pile of poo"
 _HEAD = re.compile(
-    r" (?:of|with|in|on|at|over|behind|and|or|without|facing|fluttering|holding|hugging|lifting|pointed|pointing|pouring"
-    r"|showing|taking|tilted|wrestling) "
+    r" (?:of|with|in|on|at|over|behind|and|or|without|facing|fluttering|holding|hugging|lifting"
+    r"|pointed|pointing|pouring|showing|taking|tilted|wrestling) "
 )
 # Written with a vowel but spoken with a consonant, and the other way round
 _SPOKEN_CONSONANT = re.compile(r"uni(?!n)|use|utensil|ufo|eu|ewe|one\b|once\b")
