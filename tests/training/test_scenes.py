@@ -207,6 +207,14 @@ def test_recoloured_objects_have_the_colour(colour: str) -> None:
         assert min(middles, key=lambda name: np.linalg.norm(median - middles[name])) == colour
 
 
+def test_recoloured_objects_keep_their_shading() -> None:
+    for character in "🏠⏰🚢😀":
+        plain, blue = (drawing.styled(Thing(index(character), 80, 0, 0, None, c), None) for c in (None, "blue"))
+        solid = plain[..., 3] == 255
+        light, shade = (pixels[solid][:, :3] @ np.array([0.3, 0.59, 0.11]) for pixels in (plain, blue))
+        assert np.corrcoef(light, shade)[0, 1] > 0.9
+
+
 def test_sprites_are_premultiplied() -> None:
     for k in range(0, 1300, 97):
         pixels = emoji.sprite(k, 32)

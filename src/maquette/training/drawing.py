@@ -87,7 +87,7 @@ def _ramp(colour: str) -> NDArray[np.uint16]:
 def _recoloured(pixels: Pixels, colour: str) -> Pixels:
     """Luminance mapped through the colour's ramp; the sprite's median luminance becomes the colour itself."""
     alpha = pixels[..., 3].astype(np.int32)
-    straight = np.minimum(_luminance(pixels) * 255 // np.maximum(alpha, 1), 255)
+    straight = np.minimum(_luminance(pixels).astype(np.int32) * 255 // np.maximum(alpha, 1), 255)
     inside = straight[alpha > 127]
     middle = int(np.median(inside)) if inside.size else 128
     colours = _ramp(colour)[straight - middle + 255]
