@@ -1,0 +1,80 @@
+"""The command `maquette`: its subcommands, and how every error becomes one line.
+
+Nothing heavy is imported here, so that `maquette --help` answers at once; each command imports what it needs when run.
+"""
+
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from io import TextIOWrapper
+from typing import Annotated
+
+import typer
+
+from maquette import __version__
+from maquette.cli import doctor, train, txt2img
+from maquette.errors import MaquetteError
+
+USER_ERROR = 2  # exit status of a mistake that the user can mend
+INTERRUPTED = 130  # 128 + SIGINT, as shells expect
+
+app = typer.Typer(
+    name="maquette",
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command("txt2img")(txt2img.txt2img)
+app.command("doctor")(doctor.doctor)
+app.command("train")(train.train)
+app.command("eval")(train.evaluate)
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"maquette {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _maquette(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Stable Diffusion, complete: words to a picture, offline."""
+
+
+def main() -> None:
+    """Run the command line and exit: 0, 2 after a mistake of the user's, 130 after Ctrl-C."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a terminal that cannot show a name is no reason to fail
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run the command line; its exit status."""
+    try:
+        return app(args=list(arguments) or ["--help"], prog_name="maquette", standalone_mode=False) or 0
+    except MaquetteError as error:
+        return _complain(str(error))
+    except typer.TyperException as error:  # an unknown option, a number that is none
+        return _complain(f"{error.format_message().rstrip('.')}; see 'maquette --help'")
+    except (KeyboardInterrupt, typer.Abort):
+        return INTERRUPTED
+
+
+def _complain(message: str) -> int:
+    """Say what was wrong in one line, after the traceback if MAQUETTE_DEBUG is 1."""
+    if os.environ.get("MAQUETTE_DEBUG") == "1":
+        traceback.print_exc()
+    typer.echo(f"maquette: {one_line(message)}", err=True)
+    return USER_ERROR
+
+
+def one_line(message: str) -> str:
+    """A message without line breaks, and without characters that would command the terminal."""
+    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in " ".join(message.split()))

@@ -1,0 +1,119 @@
+"""The one loop: every workflow is a generator of steps, and closing it cancels the work.
+
+A workflow yields each `Step` of its samplers and returns a `Result`; one workflow uses another by `yield from`.
+"""
+
+import math
+from collections.abc import Callable, Generator, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from maquette.diffusion.guidance import Pair, cfg
+from maquette.diffusion.noise import SeededNoise
+from maquette.diffusion.samplers import sampler
+from maquette.diffusion.schedules import schedule
+from maquette.diffusion.singlestep import Step
+from maquette.errors import MaquetteError
+from maquette.workflows.picture import Origin, encode_png, hash_latent, name_files, to_images, write_files
+from maquette.workflows.request import Request, Resolved, nearest_multiple
+
+if TYPE_CHECKING:
+    from maquette.engine.model import Model
+
+BATCH_PIXELS = 2**20  # painted at once: 64 pictures of 128 x 128, 4 of 512 x 512, 1 that is larger
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Result:
+    """Pictures, and what is needed to paint them again; image k has the seed `seeds[k]`."""
+
+    images: list[Image.Image]
+    request: Resolved
+    model_hash: str
+    latent_hashes: list[str]
+
+    @property
+    def seeds(self) -> list[int]:
+        return list(self.request.seeds)
+
+    def save(self, out: Path | str) -> list[Path]:
+        """Write all pictures with their settings, or none: to `out` (a .png), or to out-1, out-2, ... for several.
+
+        Raises MaquetteError if a file cannot be written.
+        """
+        paths = name_files(Path(out), len(self.images))
+        write_files([(path, encode_png(self.images[k], self._origin(k))) for k, path in enumerate(paths)])
+        return paths
+
+    def _origin(self, k: int) -> Origin:
+        return Origin(request=self.request.alone(k), model_hash=self.model_hash, latent_hash=self.latent_hashes[k])
+
+
+Workflow = Generator[Step, None, Result]
+
+
+def run(workflow: Workflow, see: Callable[[Step], object] | None = None) -> Result:
+    """Run a workflow to its end, showing each step to `see`; an exception from `see` cancels it."""
+    with closing(workflow):
+        while True:
+            try:
+                step = next(workflow)
+            except StopIteration as end:
+                return end.value
+            if see is not None:
+                see(step)
+
+
+def resolve(request: Request, model: "Model") -> Resolved:
+    """Fill in the model's name and its family's defaults; the size must suit the model."""
+    resolved = request.resolved(model.family.defaults).model_copy(update={"model": model.name})
+    for name, side in (("width", resolved.width), ("height", resolved.height)):
+        if side % model.multiple:
+            near = nearest_multiple(side, model.multiple)
+            raise MaquetteError(
+                f"{name} {side} is not a multiple of {model.multiple}, as {model.name} needs; try {near}"
+            )
+    return resolved
+
+
+def batches(request: Resolved) -> list[Sequence[int]]:
+    """The seeds in groups that are painted together."""
+    size = max(BATCH_PIXELS // (request.width * request.height), 1)
+    return [request.seeds[k : k + size] for k in range(0, request.count, size)]
+
+
+@torch.no_grad()
+def sample(model: "Model", request: Resolved, seeds: Sequence[int]) -> Generator[Step, None, Tensor]:
+    """Walk from noise to clean latents (B, C, h, w), one for each seed, in float32.
+
+    At a first level with alpha > 0 the unknown picture is taken for unit normal too, so that x keeps the spread that
+    the network was trained with: 1 for variance-preserving processes, as published Stable Diffusion starts.
+    """
+    positive, negative = (model.condition([words]).repeat(len(seeds)) for words in (request.prompt, request.negative))
+    guided = cfg(Pair(model.denoiser, positive, negative), request.guidance)
+    levels = schedule(request.schedule, model.process, request.steps)
+    noise = SeededNoise(seeds)
+    start = noise.start(model.latent_shape(request.width, request.height), model.device)
+    x = start * math.hypot(float(levels[0].alpha), float(levels[0].sigma))
+    for step in sampler(request.sampler)(guided, x, levels, noise):
+        x = step.x
+        yield step
+    if not bool(x.isfinite().all()):
+        raise MaquetteError(f"{model.name} gave numbers that are not finite in {model.dtype}; open it in float32")
+    return x
+
+
+def develop(model: "Model", latents: Tensor) -> list[Image.Image]:
+    """Decode latents (B, C, h, w) to pictures, one at a time: the memory of one, and the same pixels in any batch."""
+    return [image for latent in latents.split(1) for image in to_images(model.decode(latent))]
+
+
+def fingerprints(latents: Tensor) -> list[str]:
+    """The hash of each latent."""
+    return [hash_latent(latent) for latent in latents]

@@ -1,0 +1,132 @@
+"""Pictures: from a tensor to PIL, and PNG files that carry the settings they were painted with.
+
+A file holds two texts: `parameters`, in A1111's infotext form for other programs, and `maquette`, the JSON that is
+read back exactly. Files appear whole or not at all.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+from PIL import Image, PngImagePlugin
+from torch import Tensor
+
+from maquette import __version__
+from maquette.errors import MaquetteError
+from maquette.weights.atomic_file import replacing
+from maquette.workflows.infotext import read_infotext, write_infotext
+from maquette.workflows.request import Request, Resolved
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Origin:
+    """What made a picture: its request (for this picture alone), the model's hash and the hash of its latent."""
+
+    request: Resolved
+    model_hash: str
+    latent_hash: str
+
+
+def to_images(pixels: Tensor) -> list[Image.Image]:
+    """Pixels (B, 3, H, W) in [-1, 1] as pictures of 8 bits; what lies outside is clipped."""
+    levels = ((pixels.float().clamp(-1, 1) + 1) * 127.5).round().byte()
+    return [Image.fromarray(picture.permute(1, 2, 0).contiguous().numpy()) for picture in levels.cpu()]
+
+
+def hash_latent(latent: Tensor) -> str:
+    """SHA-256 of a latent (C, h, w), read as little-endian float32: tells whether two runs walked the same path."""
+    return hashlib.sha256(latent.float().cpu().contiguous().numpy().astype("<f4").tobytes()).hexdigest()
+
+
+def encode_png(image: Image.Image, origin: Origin) -> bytes:
+    """The picture as a PNG that tells its `origin`."""
+    record = {
+        "version": __version__,
+        "request": origin.request.model_dump(),
+        "model_hash": origin.model_hash,
+        "latent_hash": origin.latent_hash,
+    }
+    texts = PngImagePlugin.PngInfo()
+    texts.add_text("parameters", write_infotext(origin.request, origin.model_hash))
+    texts.add_text("maquette", json.dumps(record))
+    buffer = BytesIO()
+    image.save(buffer, "PNG", pnginfo=texts)
+    return buffer.getvalue()
+
+
+def read_texts(path: Path) -> dict[str, str]:
+    """The texts that a PNG carries in front of its pixels, which are not read."""
+    try:
+        with Image.open(path, formats=["PNG"]) as image:
+            return {key: str(value) for key, value in image.info.items() if isinstance(value, str)}
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise MaquetteError(f"cannot read {path} as a PNG picture: {error}") from None
+
+
+def read_request(path: Path) -> Request:
+    """The request that a picture was painted from, by its JSON or else its infotext."""
+    texts = read_texts(path)
+    if "maquette" in texts:
+        return Request.read(_json_fields(texts["maquette"], path))
+    if "parameters" in texts:
+        return Request.read(read_infotext(texts["parameters"]))
+    raise MaquetteError(f"{path} carries no settings; only pictures as they were saved do, not copies from a web page")
+
+
+def _json_fields(text: str, path: Path) -> Mapping[str, Any]:
+    try:
+        fields = json.loads(text)["request"]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        fields = None
+    if not isinstance(fields, dict):
+        raise MaquetteError(f"the text 'maquette' in {path} is not what Maquette writes; the picture was changed")
+    return fields
+
+
+def check_out(out: Path) -> None:
+    """Refuse a name that no picture can be written to, before anything is painted."""
+    if out.suffix.lower() != ".png":
+        raise MaquetteError(f"cannot write {out}: pictures are PNG files; give a name that ends in .png")
+    if out.is_dir():
+        raise MaquetteError(f"cannot write {out}: it is a folder; give the name of a file")
+    folder = next(parent for parent in out.absolute().parents if parent.exists())
+    if not folder.is_dir() or not os.access(folder, os.W_OK):
+        raise MaquetteError(f"cannot write {out}: {folder} is no folder that can be written to; choose another name")
+
+
+def name_files(out: Path, count: int) -> list[Path]:
+    """`out` itself for one picture; out-1, out-2, ... for several."""
+    return [out] if count == 1 else [out.with_stem(f"{out.stem}-{k + 1}") for k in range(count)]
+
+
+def free_name(folder: Path, request: Resolved) -> Path:
+    """A name in `folder` that says words and seed, and that no file has yet, such as a-red-apple-7.png."""
+    letters = "".join(c if c.isalnum() else " " for c in request.prompt)
+    words = "-".join(letters.split()).lower().encode()[:60].decode(errors="ignore") or "picture"
+    stems = (f"{words}-{request.seed}{again}" for again in ("", *(f"-again-{k}" for k in range(1, 10_000))))
+    names = (folder / f"{stem}.png" for stem in stems)
+    return next(name for name in names if not any(file.exists() for file in name_files(name, request.count)))
+
+
+def write_files(files: Sequence[tuple[Path, bytes]]) -> None:
+    """Write all files, or none where one cannot be written; missing folders are made."""
+    with ExitStack() as stack:
+        for path, data in files:
+            make_folder(path.parent)
+            file = stack.enter_context(replacing(path))
+            file.write(data)
+            file.flush()
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder and those above it, unless it is there."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise MaquetteError(f"{folder}: cannot be made ({error.strerror}); choose another folder") from error

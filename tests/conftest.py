@@ -1,0 +1,53 @@
+"""What tests of more than one folder share: a model without weights, whose best denoiser is known in closed form."""
+
+import hashlib
+from collections.abc import Sequence
+from types import SimpleNamespace
+
+import pytest
+
+
+class GaussianModel:
+    """Pictures of one colour, told by the words, plus Gaussian noise: E[x0 | x] is a formula.
+
+    It has the attributes of `maquette.engine.model.Model` that workflows use. `evaluations` counts its calls.
+    """
+
+    name, hash, multiple = "gaussian", "0123456789abcdef" * 4, 8
+    spread = 0.2  # standard deviation of the latent around the colour
+
+    def __init__(self) -> None:
+        import torch
+
+        from maquette.diffusion.process import Discrete
+
+        self.device, self.dtype = torch.device("cpu"), torch.float32
+        self.process = Discrete.scaled_linear()
+        defaults = {"steps": 4, "guidance": 2.0, "sampler": "ddim", "schedule": "trailing", "width": 32, "height": 16}
+        self.family = SimpleNamespace(name="gaussian", defaults=SimpleNamespace(**defaults))
+        self.evaluations = 0
+
+    def condition(self, prompts: Sequence[str]):
+        import torch
+
+        from maquette.diffusion.conditioning import Conditioning
+
+        colours = [[byte / 127.5 - 1 for byte in hashlib.sha256(words.encode()).digest()[:4]] for words in prompts]
+        return Conditioning(vector=torch.tensor(colours))
+
+    def denoiser(self, x, level, conditioning):
+        self.evaluations += 1
+        colour = conditioning.vector[:, :, None, None]
+        gain = level.alpha * self.spread**2 / ((level.alpha * self.spread) ** 2 + level.sigma**2)
+        return colour + gain * (x - level.alpha * colour)
+
+    def latent_shape(self, width: int, height: int) -> tuple[int, int, int]:
+        return 4, height // 8, width // 8
+
+    def decode(self, latent):
+        return latent[:, :3].repeat_interleave(8, dim=2).repeat_interleave(8, dim=3)
+
+
+@pytest.fixture
+def model() -> GaussianModel:
+    return GaussianModel()
