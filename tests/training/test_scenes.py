@@ -88,7 +88,7 @@ def test_shares_are_as_declared(many: list[Scene]) -> None:
     things = [thing for scene in many for thing in scene.things]
     assert sum(thing.recolour is not None for thing in things) / len(things) == pytest.approx(0.12, abs=0.03)
     assert sum(scene.style is not None for scene in many) / len(many) == pytest.approx(0.12, abs=0.02)
-    assert sum(scene.background.to is not None for scene in many) / len(many) == pytest.approx(0.22, abs=0.03)
+    assert sum(scene.background.to is not None for scene in many) / len(many) == pytest.approx(0.21, abs=0.03)
 
 
 def test_boxes_lie_on_the_latent_grid_within_the_picture(many: list[Scene]) -> None:

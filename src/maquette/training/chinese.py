@@ -201,7 +201,7 @@ def _single(scene: Scene, rng: np.random.Generator, terse: bool) -> tuple[str, b
     thing = scene.things[0]
     often, adjectives = SIZES.get(thing.size, (0.0, ("",)))
     size = pick(rng, adjectives) if rng.random() < often and not (terse and thing.place is None) else ""
-    noun = size + _noun(scene, thing, rng)
+    noun = _noun(scene, thing, rng, size)
     counted = _counted(thing, 1, noun, rng)
     if thing.place is not None:
         templates = ("{A}在{at}", "{at}的{A}") if terse else PLACED if rng.random() < 0.3 else PLACED_SENTENCES
@@ -217,15 +217,17 @@ def _counted(thing: Thing, count: int, noun: str, rng: np.random.Generator) -> s
     return f"{NUMBERS[count]}{measure}{noun}"
 
 
-def _noun(scene: Scene, thing: Thing, rng: np.random.Generator) -> str:
+def _noun(scene: Scene, thing: Thing, rng: np.random.Generator, size: str = "") -> str:
     emoji = catalogue()[thing.emoji]
     names = uncoloured(emoji) if thing.recolour or scene.style in COLOURLESS_STYLES else emoji.names_zh
     name = names[0] if len(names) == 1 or rng.random() < 0.5 else pick(rng, names[1:])
     if thing.recolour is None:
-        return name
+        return size + name
     colour = RECOLOURS[thing.recolour][1]
+    if size in ("大", "小"):  # 蓝色的小苹果, but 很小的蓝色苹果
+        return f"{colour}的{size}{name}"
     short = colour.removesuffix("色") if len(name) < 3 else colour  # 红苹果, but not 红法式长棍面包
-    return pick(rng, (f"{colour}的", f"{colour}的", colour, short)) + name
+    return size + pick(rng, (f"{colour}的", f"{colour}的", colour, short)) + name
 
 
 @cache

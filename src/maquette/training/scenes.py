@@ -30,7 +30,8 @@ CENTRED = 0.45  # of the single objects: large or huge in the middle, said witho
 RECOLOURED = 0.15  # of the objects
 STYLED = 0.12  # of the scenes
 GRADIENT = 0.25
-UNSAID_WHITE = 0.08  # scenes made white, so that captions may leave the background unsaid
+# Scenes made white, so that captions may leave the background unsaid; a lone big object is often a name and no more
+WHITE, WHITE_CENTRED = 0.04, 0.25
 HELD_OUT = 20  # one combination in so many is kept from training
 
 STYLES = ("pixel art", "outline", "silhouette", "black and white", "neon", "sticker")
@@ -138,9 +139,10 @@ def is_held_out(scene: Scene) -> bool:
 
 def _sample(rng: np.random.Generator, kind: Kind) -> Scene:
     style = pick(rng, STYLES) if rng.random() < STYLED else None
-    background = _background(rng, style)
+    centred = kind == "single" and rng.random() < CENTRED
+    background = _background(rng, style, WHITE_CENTRED if centred else WHITE)
     if kind == "single":
-        return Scene((_single(rng, background, style),), background, None, style)
+        return Scene((_single(rng, background, style, centred),), background, None, style)
     if kind == "count":
         return Scene(_copies(rng, background, style), background, "copies", style)
     relation = _weighted(rng, RELATIONS if kind == "relation" else LINES)
@@ -148,12 +150,12 @@ def _sample(rng: np.random.Generator, kind: Kind) -> Scene:
     return Scene(arrange(rng, relation, background, style), background, relation, style)
 
 
-def _background(rng: np.random.Generator, style: str | None) -> Background:
+def _background(rng: np.random.Generator, style: str | None, white: float) -> Background:
     if style == "black and white":
         return Background(pick(rng, ("white", "black", "grey")))
     if style == "neon":
         return Background(pick(rng, ("black", "navy")))
-    if rng.random() < UNSAID_WHITE:
+    if rng.random() < white:
         return Background("white")
     names = tuple(BACKGROUNDS)
     colour = pick(rng, names)
@@ -163,10 +165,10 @@ def _background(rng: np.random.Generator, style: str | None) -> Background:
     return Background(colour, to, rng.random() < 0.4)
 
 
-def _single(rng: np.random.Generator, background: Background, style: str | None) -> Thing:
+def _single(rng: np.random.Generator, background: Background, style: str | None, centred: bool) -> Thing:
     emoji = _emoji(rng)
     recolour = _recolour(rng, emoji, background, style)
-    if rng.random() < CENTRED:
+    if centred:
         size = HUGE if rng.random() < 0.6 else LARGE
         offset = (EXTENT - size) // 2
         return Thing(emoji, size, offset, offset, None, recolour)
