@@ -64,42 +64,42 @@ class Schedule(Sequence[Level]):
 
 def leading(process: Process, n: int, *, offset: int = 1) -> Schedule:
     """Every (steps // n)-th training step, counted from ``offset`` (DDIM in latent diffusion; SD 1 has offset 1)."""
-    stride = _checked(n) and process.steps // n
+    stride = process.steps // len(_count(n))
     if stride == 0 or (n - 1) * stride + offset > process.steps - 1:
         raise MaquetteError(
             f"schedule 'leading': got {n} steps with offset {offset}, beyond the {process.steps} training steps; "
             "use fewer steps, offset 0, or 'trailing'"
         )
-    return _from_steps(process, (k * stride + offset for k in reversed(range(n))))
+    return _from_steps(process, (k * stride + offset for k in reversed(_count(n))))
 
 
 def trailing(process: Process, n: int) -> Schedule:
     """Equal strides counted from the last training step, rounded to whole steps (2305.08891, table 2)."""
-    return _from_steps(process, (round(process.steps * (1.0 - k / _checked(n))) - 1 for k in range(n)))
+    return _from_steps(process, (round(process.steps * (1.0 - k / n)) - 1 for k in _count(n)))
 
 
 def linspace(process: Process, n: int, *, whole: bool = False) -> Schedule:
     """n points from the last training step to the first, both included; ``whole`` rounds them (iDDPM)."""
-    points = (_lerp(process.steps - 1, 0.0, k, _checked(n) - 1) for k in range(n))
+    points = (_lerp(process.steps - 1, 0.0, k, n - 1) for k in _count(n))
     return _from_steps(process, (round(point) for point in points) if whole else points)
 
 
 def sgm_uniform(process: Process, n: int, *, whole: bool = False) -> Schedule:
     """n + 1 points from the last training step to the first, which is left out; ``whole`` rounds them down (sgm)."""
-    points = (_lerp(process.steps - 1, 0.0, k, _checked(n)) for k in range(n))
+    points = (_lerp(process.steps - 1, 0.0, k, n) for k in _count(n))
     return _from_steps(process, (int(point) for point in points) if whole else points)
 
 
 def simple(process: Process, n: int) -> Schedule:
     """Equal strides from the last training step, each rounded down to a whole step."""
-    return _from_steps(process, (process.steps - 1 - int(k * process.steps / _checked(n)) for k in range(n)))
+    return _from_steps(process, (process.steps - 1 - int(k * process.steps / n) for k in _count(n)))
 
 
 def beta(process: Process, n: int, *, a: float = 0.6, b: float = 0.6) -> Schedule:
     """Quantiles of a beta distribution over the training steps, denser at both ends (2407.12173)."""
     if a <= 0.0 or b <= 0.0:
         raise MaquetteError(f"schedule 'beta': got a {a} and b {b}; both must be positive")
-    return _from_steps(process, ((process.steps - 1) * _beta_quantile(1.0 - k / _checked(n), a, b) for k in range(n)))
+    return _from_steps(process, ((process.steps - 1) * _beta_quantile(1.0 - k / n, a, b) for k in _count(n)))
 
 
 # Ramps in the noise-to-signal ratio.
@@ -115,8 +115,8 @@ def karras(
 ) -> Schedule:
     """Ratios whose 1/rho-th powers are linear (EDM, 2206.00364, equation 5)."""
     low, high = _range(process, sigma_min, sigma_max)
-    ramp = (_lerp(high ** (1 / rho), low ** (1 / rho), k, _checked(n) - 1) ** rho for k in range(n))
-    return _from_ratios(process, ramp, snap=sigma_max is None)
+    ramp = (_lerp(high ** (1 / rho), low ** (1 / rho), k, n - 1) ** rho for k in _count(n))
+    return _from_lams(process, (-math.log(ratio) for ratio in ramp), snap=sigma_max is None)
 
 
 def exponential(
@@ -124,14 +124,15 @@ def exponential(
 ) -> Schedule:
     """Equal steps in ``lam`` (DPM-Solver, 2206.00927, section 3.4)."""
     low, high = _range(process, sigma_min, sigma_max)
-    ramp = (math.exp(_lerp(math.log(high), math.log(low), k, _checked(n) - 1)) for k in range(n))
-    return _from_ratios(process, ramp, snap=sigma_max is None)
+    ramp = (_lerp(-math.log(high), -math.log(low), k, n - 1) for k in _count(n))
+    return _from_lams(process, ramp, snap=sigma_max is None)
 
 
 def kl_optimal(process: Process, n: int) -> Schedule:
     """Ratios whose arc tangents are linear, which is optimal for Gaussian data (2404.14507, theorem 3.1)."""
     low, high = (math.atan2(level.sigma, level.alpha) for level in _ends(process))
-    return _from_lams(process, (-_log_tan(_lerp(high, low, k, _checked(n) - 1)) for k in range(n)))
+    ramp = (-_log_tan(_lerp(high, low, k, n - 1)) for k in _count(n))
+    return _from_lams(process, ramp, snap=True)
 
 
 ALIGNED_STEPS = {
@@ -152,7 +153,7 @@ def align_your_steps(process: Process, n: int, *, model: str = "sd1") -> Schedul
         low = min(int(place), len(logs) - 2)
         return logs[low] + (place - low) * (logs[low + 1] - logs[low])
 
-    return _from_lams(process, (-at(k * (len(logs) - 1) / _checked(n)) for k in range(n)))
+    return _from_lams(process, (-at(k * (len(logs) - 1) / n) for k in _count(n)))
 
 
 # Rectified flow.
@@ -161,14 +162,14 @@ def align_your_steps(process: Process, n: int, *, model: str = "sd1") -> Schedul
 def flow(process: Process, n: int, *, shift: float | None = None, tokens: int | None = None) -> Schedule:
     """Equal steps in time, shifted towards noise by the process's shift, ``shift``, or FLUX's rule for ``tokens``."""
     amount = _flow_shift(process, shift, tokens)
-    return _from_times(process, (shifted(1.0 - k / _checked(n), amount) for k in range(n)))
+    return _from_times(process, (shifted(1.0 - k / n, amount) for k in _count(n)))
 
 
 def sd3(process: Process, n: int, *, shift: float | None = None) -> Schedule:
     """n points from pure noise to the first training step's shifted time, shifted (SD3's reference sampler)."""
     amount = _flow_shift(process, shift, None)
     last = shifted(1.0 / process.steps, amount)
-    return _from_times(process, (shifted(_lerp(1.0, last, k, _checked(n) - 1), amount) for k in range(n)))
+    return _from_times(process, (shifted(_lerp(1.0, last, k, n - 1), amount) for k in _count(n)))
 
 
 def flux_shift(tokens: int) -> float:
@@ -207,7 +208,7 @@ def schedule(name: str, process: Process, n: int, **options: float | str | None)
     return SCHEDULES[name](process, n, **options)
 
 
-# From steps, times and ratios to levels.
+# From steps, times and lams to levels.
 
 _NEARLY_NOISE = 80.0
 """The ratio at which ramps begin where a process's own first ratio is infinite (EDM's sigma_max)."""
@@ -221,14 +222,10 @@ def _from_steps(process: Process, steps: Iterable[float]) -> Schedule:
     return _from_times(process, (process.trained(step) for step in steps))
 
 
-def _from_lams(process: Process, lams: Iterable[float]) -> Schedule:
-    return Schedule(process, (*(_at_lam(process, lam) for lam in lams), CLEAN))
-
-
-def _from_ratios(process: Process, ratios: Iterable[float], snap: bool) -> Schedule:
-    """Levels at ``sigma / alpha``; ``snap`` puts the first on the process's own start, pure noise where it has it."""
-    made = _from_lams(process, (-math.log(ratio) for ratio in ratios))
-    return Schedule(process, (process.at(process.start), *made.levels[1:])) if snap else made
+def _from_lams(process: Process, lams: Iterable[float], snap: bool = False) -> Schedule:
+    """Levels at ``lam``; ``snap`` puts the first exactly on the process's start, pure noise where it has it."""
+    levels = [_at_lam(process, lam) for lam in lams]
+    return Schedule(process, (process.at(process.start) if snap else levels[0], *levels[1:], CLEAN))
 
 
 def _at_lam(process: Process, lam: float) -> Level:
@@ -259,10 +256,10 @@ def _log_tan(angle: float) -> float:
     return math.inf if angle >= math.pi / 2 else math.log(math.tan(angle))
 
 
-def _checked(n: int) -> int:
+def _count(n: int) -> range:
     if n < 1:
         raise MaquetteError(f"got {n} steps; a schedule needs at least one")
-    return n
+    return range(n)
 
 
 def _beta_quantile(p: float, a: float, b: float) -> float:

@@ -1,0 +1,54 @@
+import pytest
+import torch
+
+from maquette.diffusion.conditioning import Conditioning
+from maquette.errors import MaquetteError
+
+
+def make(rows: int, value: float = 0.0) -> Conditioning:
+    return Conditioning(
+        tokens=torch.full((rows, 5, 8), value),
+        vector=torch.full((rows, 6), value),
+        guidance=torch.full((rows,), value),
+        control=(torch.full((rows, 2, 4, 4), value), torch.full((rows, 3, 2, 2), value)),
+    )
+
+
+def test_cat_and_slice_are_inverse() -> None:
+    both = Conditioning.cat([make(2, 1.0), make(3, 2.0)])
+    assert both.tokens is not None and both.tokens.shape == (5, 5, 8)
+    assert both.concat is None
+    back = both[2:]
+    assert back.tokens is not None and torch.equal(back.tokens, torch.full((3, 5, 8), 2.0))
+    assert [tuple(residual.shape) for residual in back.control] == [(3, 2, 4, 4), (3, 3, 2, 2)]
+
+
+def test_repeat_tiles_the_batch() -> None:
+    tiled = Conditioning(vector=torch.tensor([[1.0], [2.0]])).repeat(2)
+    assert tiled.vector is not None and tiled.vector.flatten().tolist() == [1.0, 2.0, 1.0, 2.0]
+
+
+def test_to_casts_everything() -> None:
+    cast = make(1).to(dtype=torch.bfloat16)
+    assert cast.tokens is not None and cast.tokens.dtype == torch.bfloat16
+    assert {residual.dtype for residual in cast.control} == {torch.bfloat16}
+    same = make(1)
+    assert same.to().tokens is same.tokens
+
+
+@pytest.mark.parametrize(
+    ("other", "message"),
+    [
+        (Conditioning(), "tokens of .*nothing"),
+        (Conditioning(tokens=torch.zeros(1, 7, 8)), r"tokens of \(1, 5, 8\), \(1, 7, 8\)"),
+        (Conditioning(tokens=torch.zeros(1, 5, 8), control=(torch.zeros(1),)), "control residuals"),
+    ],
+)
+def test_what_does_not_fit_together_is_an_error(other: Conditioning, message: str) -> None:
+    with pytest.raises(MaquetteError, match=message):
+        Conditioning.cat([Conditioning(tokens=torch.zeros(1, 5, 8)), other])
+
+
+def test_nothing_cannot_be_concatenated() -> None:
+    with pytest.raises(MaquetteError, match="at least one"):
+        Conditioning.cat([])
