@@ -36,4 +36,4 @@ def _tags(scene: Scene, rng: np.random.Generator, language: Language) -> str:
     if not fitting:
         return ""
     chosen = dict.fromkeys(pick(rng, fitting) for _ in range(2))
-    return "".join((", " if language == "en" else "，") + word for word in chosen)
+    return "".join(f", {word}" if language == "en" else f"，{word.replace(' ', '')}" for word in chosen)
