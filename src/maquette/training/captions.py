@@ -32,6 +32,8 @@ def caption(scene: Scene, rng: np.random.Generator, language: Language = "en") -
 def _tags(scene: Scene, rng: np.random.Generator, language: Language) -> str:
     emoji = catalogue()[scene.things[0].emoji]
     keywords = emoji.keywords_en if language == "en" else emoji.keywords_zh
+    if language == "en":
+        keywords = tuple(word for word in keywords if word.isascii())  # CLDR adds the letters of some signs
     fitting = [word for word in keywords if MISLEADING.isdisjoint([*word.split(), *word])]
     if not fitting:
         return ""
