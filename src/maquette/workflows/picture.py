@@ -64,7 +64,7 @@ def read_texts(path: Path) -> dict[str, str]:
     """The texts that a PNG carries in front of its pixels, which are not read."""
     try:
         with Image.open(path, formats=["PNG"]) as image:
-            return {key: str(value) for key, value in image.info.items() if isinstance(value, str)}
+            return {str(key): str(value) for key, value in image.info.items() if isinstance(value, str)}
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise MaquetteError(f"cannot read {path} as a PNG picture: {error}") from None
 
