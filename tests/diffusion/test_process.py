@@ -1,4 +1,5 @@
 import math
+from itertools import pairwise
 
 import pytest
 import torch
@@ -75,7 +76,7 @@ def test_a_batch_of_times_gives_the_same_levels_as_each_alone(name: str) -> None
 def test_noise_grows_with_time_and_keeps_the_process_s_law(name: str) -> None:
     process = PROCESSES[name]
     levels = [process.at(process.start * i / 3333) for i in range(3334)]
-    assert all(level.lam > later.lam for level, later in zip(levels, levels[1:], strict=False))
+    assert all(level.lam > later.lam for level, later in pairwise(levels))
     for level in levels:
         power = level.alpha + level.sigma if isinstance(process, RectifiedFlow) else level.alpha**2 + level.sigma**2
         assert power == pytest.approx(1.0, abs=1e-14)

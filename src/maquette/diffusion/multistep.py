@@ -35,8 +35,8 @@ def dpmpp(
 ) -> Iterator[Step]:
     """DPM-Solver++ 2M (2211.01095, algorithm 2), its SDE for ``eta`` > 0, and 3M SDE; x0 is interpolated in ``lam``.
 
-    ``solver`` is how a slope known from two answers is weighed. Order 3 is as published in code everywhere, with half the
-    curvature that the paper's derivation gives, and so converges with order 2.
+    ``solver`` is how a slope known from two answers is weighed. Order 3 is as published in code everywhere, with half
+    the curvature that the paper's derivation gives, and so converges with order 2.
     """
     past: list[tuple[float, Tensor]] = []  # (lam, x0), newest first
     for level, to in pairwise(schedule):

@@ -32,6 +32,31 @@ from maquette.errors import MaquetteError
 
 
 @dataclass(frozen=True)
+class Between:
+    """The numbers from ``low`` to ``high``."""
+
+    low: float
+    high: float
+
+    def __contains__(self, value: object) -> bool:
+        return isinstance(value, int | float) and self.low <= value <= self.high
+
+    def __str__(self) -> str:
+        return f"a number from {self.low:g} to {self.high:g}"
+
+
+OPTIONS: dict[str, Between | tuple[str, ...] | tuple[int, ...]] = {
+    "eta": Between(0.0, math.inf),  # how much of the noise is replaced by fresh noise: 0 none, 1 as in the forward SDE
+    "s_noise": Between(0.0, math.inf),  # scales fresh noise
+    "r": Between(0.01, 1.0),  # where in a step the network is asked a second time
+    "order": (1, 2, 3, 4),  # how many answers are interpolated
+    "solver": ("midpoint", "heun"),
+    "variant": ("bh1", "bh2"),
+}
+"""What an option may be."""
+
+
+@dataclass(frozen=True)
 class SamplerEntry:
     """A sampler, what a step of it costs, and whether it asks for noise when its options are left alone."""
 
@@ -43,10 +68,12 @@ class SamplerEntry:
 
     def build(self, **options: float | str) -> Sampler:
         """The sampler with ``options`` fixed; an unknown one is an error that lists the known ones."""
-        for option in options:
+        for option, value in options.items():
             if option not in self.options:
                 known = ", ".join(self.options) or "no options"
                 raise MaquetteError(f"sampler {self.name!r}: got the option {option!r}; it takes {known}")
+            if value not in OPTIONS[option]:
+                raise MaquetteError(f"sampler {self.name!r}: got {option} {value!r}; give {OPTIONS[option]}")
         return partial(self.run, **options)
 
 
@@ -65,7 +92,7 @@ SAMPLERS = {
         SamplerEntry("dpmpp_sde", dpmpp_sde, 2, True, ("eta", "s_noise", "r")),
         SamplerEntry("dpmpp_2m", dpmpp, 1, False, ("solver",)),
         SamplerEntry("dpmpp_2m_sde", partial(dpmpp, eta=1.0), 1, True, ("eta", "s_noise", "solver")),
-        SamplerEntry("dpmpp_3m_sde", partial(dpmpp, order=3, solver="heun", eta=1.0), 1, True, ("eta", "s_noise")),
+        SamplerEntry("dpmpp_3m_sde", partial(dpmpp, order=3, solver="heun", eta=1.0), 1, True, ("eta", "s_noise", "solver")),
         SamplerEntry("lms", adams, 1, False, ("order",)),
         SamplerEntry("deis", partial(adams, coordinate="lam", order=3), 1, False, ("order",)),
         SamplerEntry("unipc", unipc, 1, False, ("order", "variant")),
