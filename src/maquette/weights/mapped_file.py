@@ -63,6 +63,12 @@ class MappedFile:
         mapping, start = self._map(offset, offset + length)
         return mapping[start : start + length]
 
+    def head(self, limit: int) -> mmap.mmap:
+        """The start of the file, at most `limit` bytes of it, as a mapping whose slices are bytes."""
+        if self.size == 0:
+            raise bad_file(self.path, "is empty")
+        return self._new_map(0, min(self.size, limit))
+
     def tensor(self, dtype: torch.dtype, shape: Sequence[int], offset: int) -> Tensor:
         """The tensor of `shape`, row-major, that lies at byte `offset`."""
         count = math.prod(shape)
