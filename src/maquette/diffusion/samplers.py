@@ -33,23 +33,24 @@ from maquette.errors import MaquetteError
 
 @dataclass(frozen=True)
 class Between:
-    """The numbers from ``low`` to ``high``."""
+    """The numbers from ``low`` to ``high``, or only the whole ones."""
 
     low: float
     high: float
+    whole: bool = False
 
     def __contains__(self, value: object) -> bool:
-        return isinstance(value, int | float) and self.low <= value <= self.high
+        return isinstance(value, int if self.whole else int | float) and self.low <= value <= self.high
 
     def __str__(self) -> str:
-        return f"a number from {self.low:g} to {self.high:g}"
+        return f"a {'whole ' if self.whole else ''}number from {self.low:g} to {self.high:g}"
 
 
-OPTIONS: dict[str, Between | tuple[str, ...] | tuple[int, ...]] = {
+OPTIONS: dict[str, Between | tuple[str, ...]] = {
     "eta": Between(0.0, math.inf),  # how much of the noise is replaced by fresh noise: 0 none, 1 as in the forward SDE
     "s_noise": Between(0.0, math.inf),  # scales fresh noise
     "r": Between(0.01, 1.0),  # where in a step the network is asked a second time
-    "order": (1, 2, 3, 4),  # how many answers are interpolated
+    "order": Between(1, 4, whole=True),  # how many answers are interpolated
     "solver": ("midpoint", "heun"),
     "variant": ("bh1", "bh2"),
 }
@@ -73,9 +74,13 @@ class SamplerEntry:
                 known = ", ".join(self.options) or "no options"
                 raise MaquetteError(f"sampler {self.name!r}: got the option {option!r}; it takes {known}")
             if value not in OPTIONS[option]:
-                raise MaquetteError(f"sampler {self.name!r}: got {option} {value!r}; give {OPTIONS[option]}")
+                allowed = OPTIONS[option]
+                told = " or ".join(allowed) if isinstance(allowed, tuple) else allowed
+                raise MaquetteError(f"sampler {self.name!r}: got {option} {value!r}; give {told}")
         return partial(self.run, **options)
 
+
+FRESH = ("eta", "s_noise")  # the options of fresh noise
 
 SAMPLERS = {
     entry.name: entry
@@ -83,16 +88,16 @@ SAMPLERS = {
         SamplerEntry("ddim", euler, 1, False, ("eta",)),
         SamplerEntry("ddpm", partial(euler, eta=1.0), 1, True),
         SamplerEntry("euler", euler, 1, False),
-        SamplerEntry("euler_a", partial(euler, eta=1.0), 1, True, ("eta", "s_noise")),
+        SamplerEntry("euler_a", partial(euler, eta=1.0), 1, True, FRESH),
         SamplerEntry("lcm", partial(euler, eta=math.inf), 1, True),
         SamplerEntry("heun", heun, 2, False),
         SamplerEntry("dpm2", partial(midpoint, hold="noise"), 2, False),
-        SamplerEntry("dpm2_a", partial(midpoint, hold="noise", eta=1.0), 2, True, ("eta", "s_noise")),
-        SamplerEntry("dpmpp_2s_a", partial(midpoint, hold="x0", eta=1.0), 2, True, ("eta", "s_noise")),
-        SamplerEntry("dpmpp_sde", dpmpp_sde, 2, True, ("eta", "s_noise", "r")),
+        SamplerEntry("dpm2_a", partial(midpoint, hold="noise", eta=1.0), 2, True, FRESH),
+        SamplerEntry("dpmpp_2s_a", partial(midpoint, hold="x0", eta=1.0), 2, True, FRESH),
+        SamplerEntry("dpmpp_sde", dpmpp_sde, 2, True, (*FRESH, "r")),
         SamplerEntry("dpmpp_2m", dpmpp, 1, False, ("solver",)),
-        SamplerEntry("dpmpp_2m_sde", partial(dpmpp, eta=1.0), 1, True, ("eta", "s_noise", "solver")),
-        SamplerEntry("dpmpp_3m_sde", partial(dpmpp, order=3, solver="heun", eta=1.0), 1, True, ("eta", "s_noise", "solver")),
+        SamplerEntry("dpmpp_2m_sde", partial(dpmpp, eta=1.0), 1, True, (*FRESH, "solver")),
+        SamplerEntry("dpmpp_3m_sde", partial(dpmpp, order=3, solver="heun", eta=1.0), 1, True, (*FRESH, "solver")),
         SamplerEntry("lms", adams, 1, False, ("order",)),
         SamplerEntry("deis", partial(adams, coordinate="lam", order=3), 1, False, ("order",)),
         SamplerEntry("unipc", unipc, 1, False, ("order", "variant")),
