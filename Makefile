@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check --constraint constraints.txt
 # Debian packages that tests want: the emoji font and the names of emoji that scenes are drawn from, and a browser.
 DEBIAN := fonts-noto-color-emoji unicode-cldr-core chromium
 
@@ -22,7 +22,7 @@ help:
 setup: $(VENV)/.development
 
 $(VENV)/.runtime: pyproject.toml constraints.txt
-	@echo 'setting up $(VENV) ...' >&2
+	@echo 'setting up $(VENV), once ...' >&2
 	@test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV)
 	@$(PIP) --editable .
 	@touch $@

@@ -14,6 +14,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+import torch
 from PIL import Image, PngImagePlugin
 from torch import Tensor
 
@@ -48,6 +49,7 @@ def encode_png(image: Image.Image, origin: Origin) -> bytes:
     """The picture as a PNG that tells its `origin`."""
     record = {
         "version": __version__,
+        "torch": torch.__version__,
         "request": origin.request.model_dump(),
         "model_hash": origin.model_hash,
         "latent_hash": origin.latent_hash,
