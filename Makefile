@@ -44,11 +44,14 @@ debian:
 	for name in $(DEBIAN); do \
 	  dpkg-query -W -f '$${Status}' $$name 2>/dev/null | grep -q 'ok installed' || missing="$$missing $$name"; \
 	done; \
-	if [ -z "$$missing" ]; then exit 0; fi; \
-	if command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ]; then \
-	  apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing >/dev/null && exit 0; \
+	if [ -n "$$missing" ] && command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ]; then \
+	  apt-get update -qq; wanted=$$missing; missing=; \
+	  for name in $$wanted; do \
+	    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$name >/dev/null \
+	      || missing="$$missing $$name"; \
+	  done; \
 	fi; \
-	echo "WARNING: the tests that need$$missing will be SKIPPED; install them to run all tests" >&2
+	if [ -n "$$missing" ]; then echo "WARNING: tests that need$$missing will be SKIPPED" >&2; fi
 
 check: $(VENV)/.development
 	$(BIN)/ruff check .
