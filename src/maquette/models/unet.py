@@ -14,6 +14,7 @@ from maquette.nn.attention import CrossAttention, SelfAttention
 from maquette.nn.embed import sinusoids
 from maquette.nn.mlp import GEGLU, MLP
 from maquette.nn.network import Network, zero
+from maquette.nn.norm import GroupNorm
 from maquette.nn.resnet import Downsample, ResBlock, Upsample
 
 RES_EPS, TRANSFORMER_EPS = 1e-5, 1e-6  # two different epsilons, as the published weights were trained
@@ -24,7 +25,8 @@ class UNetSpec:
     """Shape of a U-Net; the defaults are those of SD 1.x (v1-inference.yaml).
 
     `down[level]` gives, for each residual block of a level, the depth of the transformer behind it (0: none);
-    `up` is given in the order of computation, lowest resolution first; `middle` None leaves the middle out.
+    `up` is given in the order of computation, lowest resolution first. `middle` is the depth of the transformer between
+    the two middle residual blocks; 0 leaves transformer and second block out (SSD-1B), None the whole middle (KOALA).
     Either `heads` (everywhere) or `head_width` holds.
     """
 
@@ -77,7 +79,7 @@ class SpatialTransformer(nn.Module):
 
     def __init__(self, width: int, depth: int, spec: UNetSpec) -> None:
         super().__init__()
-        self.norm = nn.GroupNorm(spec.groups, width, eps=TRANSFORMER_EPS)
+        self.norm = GroupNorm(spec.groups, width, eps=TRANSFORMER_EPS)
         self.proj_in = nn.Linear(width, width)
         heads = spec.heads_at(width)
         self.blocks = nn.ModuleList([TransformerBlock(width, heads, spec.context) for _ in range(depth)])
@@ -141,6 +143,7 @@ class UNet(Network):
         self.middle = nn.ModuleList()
         if spec.middle is not None:
             self.middle.append(Stage(self._res(previous, previous), self._transformer(previous, spec.middle)))
+        if spec.middle:
             self.middle.append(Stage(self._res(previous, previous)))
 
         self.up = nn.ModuleList()
@@ -151,7 +154,7 @@ class UNet(Network):
                 self.up.append(Stage(res, self._transformer(width, depth), Upsample(width) if last else None))
                 previous = width
 
-        self.norm_out = nn.GroupNorm(spec.groups, previous, eps=RES_EPS)
+        self.norm_out = GroupNorm(spec.groups, previous, eps=RES_EPS)
         self.conv_out = zero(nn.Conv2d(previous, spec.out_channels, 3, padding=1))
 
     def _res(self, width_in: int, width_out: int) -> ResBlock:

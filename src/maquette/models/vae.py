@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from maquette.nn.attention import SelfAttention
 from maquette.nn.network import Network
+from maquette.nn.norm import GroupNorm
 from maquette.nn.resnet import Downsample, ResBlock, Upsample
 
 EPS = 1e-6
@@ -55,7 +56,7 @@ class SpatialAttention(nn.Module):
 
     def __init__(self, width: int, groups: int) -> None:
         super().__init__()
-        self.norm = nn.GroupNorm(groups, width, eps=EPS)
+        self.norm = GroupNorm(groups, width, eps=EPS)
         self.attention = SelfAttention(width, heads=1, bias=True)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -88,7 +89,7 @@ class Encoder(Network):
             if level + 1 < len(widths):
                 self.down.append(Downsample(width, symmetric=False))
         self.middle = middle(previous, groups)
-        self.norm_out = nn.GroupNorm(groups, previous, eps=EPS)
+        self.norm_out = GroupNorm(groups, previous, eps=EPS)
         self.conv_out = nn.Conv2d(previous, 2 * spec.channels, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -114,7 +115,7 @@ class Decoder(Network):
                 previous = width
             if level + 1 < len(widths):
                 self.up.append(Upsample(width))
-        self.norm_out = nn.GroupNorm(groups, previous, eps=EPS)
+        self.norm_out = GroupNorm(groups, previous, eps=EPS)
         self.conv_out = nn.Conv2d(previous, spec.in_channels, 3, padding=1)
 
     def forward(self, z: Tensor) -> Tensor:

@@ -4,6 +4,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from maquette.nn.network import zero
+from maquette.nn.norm import GroupNorm
 
 
 class ResBlock(nn.Module):
@@ -14,10 +15,10 @@ class ResBlock(nn.Module):
 
     def __init__(self, width_in: int, width_out: int, *, groups: int, eps: float, emb: int | None = None) -> None:
         super().__init__()
-        self.norm1 = nn.GroupNorm(groups, width_in, eps=eps)
+        self.norm1 = GroupNorm(groups, width_in, eps=eps)
         self.conv1 = nn.Conv2d(width_in, width_out, 3, padding=1)
         self.time = nn.Linear(emb, width_out) if emb is not None else None
-        self.norm2 = nn.GroupNorm(groups, width_out, eps=eps)
+        self.norm2 = GroupNorm(groups, width_out, eps=eps)
         self.conv2 = zero(nn.Conv2d(width_out, width_out, 3, padding=1))
         self.skip = nn.Conv2d(width_in, width_out, 1) if width_in != width_out else None
 

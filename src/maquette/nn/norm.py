@@ -1,0 +1,63 @@
+"""Group normalisation (Wu & He 2018), with a backward pass that is fast for channels-last tensors on the CPU.
+
+PyTorch's own backward takes as long as all convolutions of a small autoencoder together; this one is a handful of
+element-wise products and two sums, and gives the same gradients.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+class GroupNorm(nn.GroupNorm):
+    """As `torch.nn.GroupNorm`, for x (B, C, H, W)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.training and torch.is_grad_enabled() and x.device.type == "cpu" and not torch.compiler.is_compiling():
+            normed: Tensor = _FastBackward.apply(x, self.weight, self.bias, self.num_groups, self.eps)
+            return normed
+        return super().forward(x)
+
+
+class _FastBackward(torch.autograd.Function):
+    """y = (x - mean) rstd w + b, with mean and rstd over each group of channels and all positions."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, groups: int, eps: float) -> Tensor:
+        b, c, h, w = x.shape
+        y, mean, rstd = torch.native_group_norm(x, weight, bias, b, c, h * w, groups, eps)
+        ctx.save_for_backward(x, weight, mean, rstd)
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight, mean, rstd = ctx.saved_tensors
+        rows, g = _rows(x), _rows(gradients[0])  # (B, HW, C)
+        groups, per_group = mean.shape[1], x.shape[1] // mean.shape[1]
+        exact = torch.promote_types(x.dtype, torch.float32)
+        mean, rstd, wide = mean.to(exact), rstd.to(exact), weight.to(exact)  # (B, groups), (B, groups), (C,)
+        sum_g = g.sum(dim=1, dtype=exact)  # (B, C)
+        sum_gx = (g * rows).sum(dim=1, dtype=exact)
+
+        def spread(each: Tensor) -> Tensor:
+            return each.repeat_interleave(per_group, dim=1)
+
+        def gather(each: Tensor) -> Tensor:
+            return (each * wide).unflatten(1, (groups, per_group)).sum(2)
+
+        # dx = w rstd g + along x + constant: the last two remove what a shift or a scale of the group would change.
+        count = per_group * rows.shape[1]
+        along = (gather(sum_g) * mean - gather(sum_gx)) * rstd**3 / count
+        constant = -along * mean - gather(sum_g) * rstd / count
+        scale = wide * spread(rstd)
+        coefficients = [each[:, None, :].to(x.dtype) for each in (scale, spread(along), spread(constant))]
+        dx = torch.addcmul(coefficients[2], rows, coefficients[1]).addcmul_(g, coefficients[0])
+        d_weight = ((sum_gx - spread(mean) * sum_g) * spread(rstd)).sum(0).to(weight.dtype)
+        d_bias = sum_g.sum(0).to(weight.dtype)
+        return dx.unflatten(1, x.shape[2:]).permute(0, 3, 1, 2), d_weight, d_bias, None, None
+
+
+def _rows(x: Tensor) -> Tensor:
+    """(B, C, H, W) -> (B, HW, C), a view where x is channels-last."""
+    return x.permute(0, 2, 3, 1).flatten(1, 2)

@@ -1,0 +1,128 @@
+"""CLIP's tokenizer (Radford et al. 2021, section 2.4; Sennrich et al. 2016): byte-level BPE with ends of words.
+
+The work is done by the `tokenizers` library; here are CLIP's rules, read from and written to the two files that every
+published model carries, `vocab.json` and `merges.txt`.
+"""
+
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
+
+from maquette.errors import MaquetteError
+
+START, END = "<|startoftext|>", "<|endoftext|>"
+WORD_END = "</w>"
+PATTERN = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
+
+
+class CLIPTokenizer:
+    """Text to ids: start, the words, end, then padding up to `length`."""
+
+    def __init__(self, vocabulary: dict[str, int], merges: Sequence[tuple[str, str]], *, length: int, pad: str = END):
+        self._tokenizer = _with_clip_rules(
+            models.BPE(vocab=vocabulary, merges=list(merges), unk_token=END, end_of_word_suffix=WORD_END, fuse_unk=False)
+        )
+        self.vocabulary, self.merges, self.length = vocabulary, list(merges), length
+        self.start, self.end, self.pad = vocabulary[START], vocabulary[END], vocabulary[pad]
+
+    @classmethod
+    def read(cls, folder: Path, *, length: int = 77, pad: str = END) -> "CLIPTokenizer":
+        """Read `vocab.json` and `merges.txt`; `tokenizer_config.json` beside them, if there, gives length and pad."""
+        try:
+            vocabulary = json.loads((folder / "vocab.json").read_text("utf-8"))
+            lines = (folder / "merges.txt").read_text("utf-8").splitlines()
+            config_path = folder / "tokenizer_config.json"
+            config = json.loads(config_path.read_text("utf-8")) if config_path.exists() else {}
+            merges = [_pair(line) for line in lines if line.strip() and not line.startswith("#version")]
+            limit = int(config.get("model_max_length", length))
+            return cls(vocabulary, merges, length=min(limit, 1024), pad=_content(config.get("pad_token", pad)))
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise MaquetteError(
+                f"{folder}: holds no CLIP tokenizer ({error}); it needs vocab.json and merges.txt"
+            ) from error
+
+    @classmethod
+    def train(cls, texts: Iterable[str], size: int, *, length: int) -> "CLIPTokenizer":
+        """Learn a vocabulary of at most `size` tokens by byte-pair encoding."""
+        tokenizer = _with_clip_rules(models.BPE(end_of_word_suffix=WORD_END))
+        alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+        trainer = trainers.BpeTrainer(
+            vocab_size=size - len(alphabet) - 2,
+            initial_alphabet=alphabet,
+            end_of_word_suffix=WORD_END,
+            max_token_length=16,  # no phrases: Chinese is written without spaces
+            show_progress=False,
+        )
+        tokenizer.train_from_iterator(texts, trainer)
+        learned = json.loads(tokenizer.to_str())["model"]["merges"]
+        merges = [(str(left), str(right)) for left, right in learned]
+        # CLIP's order: bytes, bytes that end a word, merges, the two marks last.
+        tokens = [*alphabet, *(letter + WORD_END for letter in alphabet)]
+        known = set(tokens)
+        for left, right in merges:
+            if left + right not in known:
+                known.add(left + right)
+                tokens.append(left + right)
+        tokens = tokens[: size - 2]
+        kept = set(tokens)
+        merges = [pair for pair in merges if pair[0] in kept and pair[1] in kept and pair[0] + pair[1] in kept]
+        vocabulary = {token: index for index, token in enumerate([*tokens, START, END])}
+        return cls(vocabulary, merges, length=length)
+
+    def write(self, folder: Path) -> None:
+        """Write the files that `read` and other programs open."""
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "vocab.json").write_text(json.dumps(self.vocabulary, ensure_ascii=False) + "\n", "utf-8")
+        lines = ["#version: 0.2", *(f"{left} {right}" for left, right in self.merges)]
+        (folder / "merges.txt").write_text("\n".join(lines) + "\n", "utf-8")
+        config = {
+            "tokenizer_class": "CLIPTokenizer",
+            "model_max_length": self.length,
+            "bos_token": START,
+            "eos_token": END,
+            "unk_token": END,
+            "pad_token": END,
+            "add_prefix_space": False,
+            "do_lower_case": True,
+        }
+        (folder / "tokenizer_config.json").write_text(json.dumps(config, indent=2) + "\n", "utf-8")
+
+    def __len__(self) -> int:
+        return len(self.vocabulary)
+
+    def words(self, text: str) -> list[int]:
+        """The ids of a text without marks or padding."""
+        return list(self._tokenizer.encode(text, add_special_tokens=False).ids)
+
+    def __call__(self, texts: Sequence[str]) -> list[list[int]]:
+        """Rows of exactly `length` ids; what does not fit is cut off before the end mark."""
+        rows = []
+        for encoding in self._tokenizer.encode_batch(list(texts), add_special_tokens=False):
+            row = [self.start, *encoding.ids[: self.length - 2], self.end]
+            rows.append(row + [self.pad] * (self.length - len(row)))
+        return rows
+
+
+def _with_clip_rules(model: models.BPE) -> Tokenizer:
+    """NFC, runs of white space as one blank, lower case; split at CLIP's pattern; bytes as printable letters."""
+    tokenizer = Tokenizer(model)
+    tokenizer.normalizer = normalizers.Sequence([
+        normalizers.NFC(), normalizers.Replace(Regex(r"\s+"), " "), normalizers.Lowercase()
+    ])
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([
+        pre_tokenizers.Split(Regex(PATTERN), behavior="removed", invert=True),
+        pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+    ])
+    tokenizer.post_processor = processors.ByteLevel(trim_offsets=False)
+    return tokenizer
+
+
+def _pair(line: str) -> tuple[str, str]:
+    left, right = line.split(" ")
+    return left, right
+
+
+def _content(token: str | dict[str, str]) -> str:
+    return token if isinstance(token, str) else token["content"]

@@ -1,0 +1,136 @@
+"""Stage one: the KL autoencoder (Rombach et al. 2022, section 3.1 and appendix G; Esser et al. 2021).
+
+Reconstruction (L1 + L2), a slight KL penalty, and from a given step on a perceptual loss on the features of our own
+CLIP's image tower and a patch critic with a hinge loss, weighted by the ratio of the gradients at the last layer.
+"""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor
+
+from maquette.models.critic import Critic, CriticSpec
+from maquette.models.vae import VAE, VAESpec
+from maquette.training.learner import Learner, OptimiserSpec, Precision
+from maquette.training.loop import finite, generator
+from maquette.training.sheet import write_sheet
+from maquette.training.stream import Batch
+
+Features = Callable[[Tensor], list[Tensor]]
+"""Pictures (B, 3, H, W) in [-1, 1] -> feature maps in which nearness is likeness."""
+
+
+class AutoencoderRecipe(BaseModel):
+    """How stage one is trained."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    steps: int = Field(gt=0)
+    batch: int = Field(16, gt=0)
+    optimiser: OptimiserSpec = OptimiserSpec(rate=1e-3, ema=0.999)
+    kl: float = Field(1e-2, ge=0, description="Weight of the KL term, per pixel, in nats.")
+    perceptual: float = Field(0.1, ge=0)
+    adversarial: float = Field(0.1, ge=0)
+    refine_from: int = Field(description="The step from which the perceptual and the adversarial loss are on.")
+    freeze_encoder_from: int | None = Field(None, description="The step from which only the decoder learns.")
+    critic: OptimiserSpec = OptimiserSpec(rate=2e-4, betas=(0.5, 0.9), weight_decay=0.0)
+    compile: bool = False
+
+
+class AutoencoderTask:
+    """See the module. `features` is needed only if the recipe refines."""
+
+    name = "autoencoder"
+
+    def __init__(
+        self, recipe: AutoencoderRecipe, spec: VAESpec, seed: int, precision: Precision, features: Features | None
+    ) -> None:
+        torch.manual_seed(seed)
+        self.recipe, self.seed, self.features = recipe, seed, features
+        self.vae = VAE(spec)
+        self.learner = Learner(self.vae, recipe.optimiser, recipe.steps, precision)
+        self.critic = Critic(CriticSpec(width=32))
+        self.critic_learner = Learner(self.critic, recipe.critic, recipe.steps, precision)
+        self.encode, self.decode = self.vae.encode, self.vae.decode
+        if recipe.compile:
+            self.encode, self.decode = torch.compile(self.encode), torch.compile(self.decode)
+        self.shown: Tensor | None = None
+
+    def update(self, step: int, batch: Batch) -> Mapping[str, float]:
+        x = to_signed(batch.pictures)
+        frozen = self.recipe.freeze_encoder_from is not None and step >= self.recipe.freeze_encoder_from
+        if step == self.recipe.freeze_encoder_from:
+            self.learner.settle()
+        channels, factor = self.vae.spec.channels, self.vae.spec.factor
+        shape = (len(x), channels, x.shape[2] // factor, x.shape[3] // factor)
+        noise = torch.randn(shape, generator=generator(self.seed, step)).to(self.vae.encoder.dtype)
+        with torch.set_grad_enabled(not frozen):
+            posterior = self.encode(x)
+        decoded = self.decode(posterior.sample(noise))
+        error = decoded.float() - x
+        l1, l2 = error.abs().mean(), error.square().mean()
+        kl = posterior.kl().mean() / x[0].numel()
+        loss = l1 + l2 + self.recipe.kl * kl
+        figures = {"psnr": float(10 * torch.log10(4 / error.detach().square().mean((1, 2, 3))).mean())}
+        if step >= self.recipe.refine_from:
+            loss = loss + self._refinement(x, decoded, l1 + l2, figures)
+        figures = {"loss": finite(loss, "loss", step), **figures}
+        loss.backward()
+        self.learner.update(step)
+        if step >= self.recipe.refine_from and self.recipe.adversarial:
+            figures["critic"] = self._update_critic(step, x, decoded.detach())
+        if step % 100 == 0:
+            self.shown = torch.cat([x[:8], decoded[:8].detach().float()])
+        return figures
+
+    def _refinement(self, x: Tensor, decoded: Tensor, reconstruction: Tensor, figures: dict[str, float]) -> Tensor:
+        """The perceptual loss, and the adversarial one scaled to its share of the last layer's gradient."""
+        total = torch.zeros(())
+        if self.recipe.perceptual and self.features is not None:
+            with torch.no_grad():
+                wanted = self.features(x)
+            distances = [perceptual(a, b) for a, b in zip(self.features(decoded), wanted, strict=True)]
+            perceived = torch.stack(distances).mean()
+            figures["perceptual"] = float(perceived.detach())
+            total = total + self.recipe.perceptual * perceived
+        if self.recipe.adversarial:
+            fooled = -self.critic(decoded).float().mean()
+            last = self.vae.decoder.conv_out.weight
+            (wanted_gradient,) = torch.autograd.grad(reconstruction, last, retain_graph=True)
+            (fooled_gradient,) = torch.autograd.grad(fooled, last, retain_graph=True)
+            ratio = wanted_gradient.float().norm() / (fooled_gradient.float().norm() + 1e-4)
+            total = total + self.recipe.adversarial * ratio.clamp(0, 1e4) * fooled
+        return total
+
+    def _update_critic(self, step: int, x: Tensor, decoded: Tensor) -> float:
+        """The hinge loss (Lim & Ye 2017): drawn patches above 1, reconstructed ones below -1."""
+        self.critic.zero_grad(set_to_none=True)
+        loss = 0.5 * (F.relu(1 - self.critic(x).float()).mean() + F.relu(1 + self.critic(decoded).float()).mean())
+        loss.backward()
+        self.critic_learner.update(step)
+        return finite(loss, "critic's loss", step)
+
+    def state(self) -> dict[str, Tensor]:
+        return {**self.learner.state("vae"), **self.critic_learner.state("critic")}
+
+    def load(self, state: dict[str, Tensor]) -> None:
+        self.learner.load(state, "vae")
+        self.critic_learner.load(state, "critic")
+
+    def show(self, step: int, folder: Path) -> None:
+        if self.shown is not None:
+            write_sheet(self.shown, folder / f"{step:08d}.png", columns=8)
+
+
+def to_signed(pictures: object) -> Tensor:
+    """uint8 (B, H, W, 3) -> float32 (B, 3, H, W) in [-1, 1], channels-last."""
+    x = torch.as_tensor(pictures).permute(0, 3, 1, 2)
+    return (x.float() / 127.5 - 1.0).contiguous(memory_format=torch.channels_last)
+
+
+def perceptual(a: Tensor, b: Tensor) -> Tensor:
+    """Mean squared distance of unit-length features (Zhang et al. 2018, eq. 1, without learned weights)."""
+    return (F.normalize(a.float(), dim=-1) - F.normalize(b.float(), dim=-1)).square().sum(-1).mean()

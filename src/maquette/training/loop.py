@@ -1,0 +1,128 @@
+"""The one training loop: batches in, updates, checkpoints every minute, samples, a bar with loss and time left.
+
+All randomness of step k comes from (seed, k), so a run that was killed and resumed is bit for bit the unbroken one.
+"""
+
+import json
+import math
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from torch import Tensor
+
+from maquette.errors import MaquetteError
+from maquette.training.checkpoint import Checkpoint, newest, save
+from maquette.training.learner import NonFinite
+from maquette.training.stream import Batch
+
+SAVE_EVERY = 45.0  # seconds: a killed run loses less than a minute
+LOG_EVERY = 25  # steps
+
+
+class Task(Protocol):
+    """One stage of training."""
+
+    name: str
+
+    def update(self, step: int, batch: Batch) -> Mapping[str, float]:
+        """Do update `step` (from 0); what to show of it. Raises NonFinite before any weight is harmed."""
+        ...
+
+    def state(self) -> dict[str, Tensor]: ...
+    def load(self, state: dict[str, Tensor]) -> None: ...
+
+    def show(self, step: int, folder: Path) -> None:
+        """Write samples into the folder."""
+        ...
+
+
+def generator(seed: int, step: int, purpose: int = 0) -> torch.Generator:
+    """The random numbers of one step, whatever came before it."""
+    mixed = (seed * 1_000_003 + step) * 16 + purpose
+    return torch.Generator().manual_seed(mixed & (2**63 - 1))
+
+
+@dataclass
+class Loop:
+    """Drives a task for `steps` updates in `folder`, from its newest checkpoint if there is one."""
+
+    task: Task
+    folder: Path
+    steps: int
+    samples_every: int
+    console: Console = field(default_factory=lambda: Console(stderr=True))
+    save_every: float = SAVE_EVERY
+
+    def resume(self) -> int:
+        """Load the newest sound checkpoint; the step to go on from, 0 without one."""
+        checkpoint, complaints = newest(self.folder / "checkpoints")
+        for complaint in complaints:
+            self.console.print(f"maquette: {complaint}; falling back to the one before", style="yellow")
+        if checkpoint is None:
+            return 0
+        self.task.load(checkpoint.tensors)
+        return checkpoint.step
+
+    def run(self, start: int, batches: Iterator[Batch]) -> None:
+        """Do updates `start` to `steps`; `batches` begins with that of `start`."""
+        step, saved_at, saved = start, time.monotonic(), start
+        with self._progress() as progress:
+            bar = progress.add_task(self.task.name, total=self.steps, completed=start, figures="")
+            try:
+                for step in range(start, self.steps):
+                    figures = self.task.update(step, next(batches))
+                    progress.update(bar, completed=step + 1, figures=_figures(figures))
+                    if (step + 1) % LOG_EVERY == 0:
+                        self._log(step + 1, figures)
+                    if time.monotonic() - saved_at > self.save_every:
+                        self._save(step + 1)
+                        saved_at, saved = time.monotonic(), step + 1
+                    if (step + 1) % self.samples_every == 0:
+                        self.task.show(step + 1, self.folder / "samples")
+            except NonFinite as error:
+                last = newest(self.folder / "checkpoints")[0]
+                raise MaquetteError(
+                    f"{self.task.name}: {error}; stopped. The last good checkpoint is step {last.step if last else 0} "
+                    f"in {self.folder}: lower the learning rate, then go on with --resume"
+                ) from error
+            except KeyboardInterrupt:
+                self.console.print(f"{self.task.name}: stopped at step {saved}; go on with --resume")
+                raise
+        if self.steps > saved:
+            self._save(self.steps)
+
+    def _save(self, step: int) -> None:
+        save(self.folder / "checkpoints", Checkpoint(step, self.task.state(), {"task": self.task.name}))
+
+    def _log(self, step: int, figures: Mapping[str, float]) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with (self.folder / "log.jsonl").open("a") as file:
+            file.write(json.dumps({"step": step, "time": round(time.time(), 1), **figures}) + "\n")
+
+    def _progress(self) -> Progress:
+        return Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[figures]}"),
+            TimeRemainingColumn(),
+            console=self.console,
+        )
+
+
+def _figures(figures: Mapping[str, float]) -> str:
+    return " ".join(f"{name} {value:.4g}" for name, value in figures.items())
+
+
+def finite(value: Tensor, what: str, step: int) -> float:
+    """The number in a loss; NonFinite if it is NaN or infinite."""
+    number = float(value.detach())
+    if not math.isfinite(number):
+        raise NonFinite(f"the {what} became {number} at step {step}")
+    return number
