@@ -1,6 +1,5 @@
 import io
 
-import pytest
 from rich.console import Console
 
 from maquette.cli import progress
@@ -20,10 +19,10 @@ def shown(monkeypatch, model, terminal: bool) -> str:
         for doing in ("opening [mini]", "reading the words"):
             bar.say(doing)
             bar._progress.refresh()
-        bar.begin(resolved)
+        bar.begin(resolved.steps, 2)
 
         def see(step) -> None:
-            bar.see(step)
+            bar.count(step)
             bar._progress.refresh()
 
         run(txt2img(model, resolved), see)

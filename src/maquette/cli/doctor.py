@@ -1,11 +1,13 @@
 """`maquette doctor`: what this machine has, and what fits on it."""
 
+import math
 import os
 import platform
 import sys
 from collections.abc import Iterator
 from importlib import resources
 from pathlib import Path
+from typing import NamedTuple
 
 import typer
 
@@ -13,13 +15,22 @@ from maquette import __version__
 
 GIB = 2**30
 WORKING_MEMORY = GIB  # left free for the program itself and for what a picture of common size needs
-BYTES = {"float32": 4, "bfloat16": 2}  # a parameter's
+BYTES = {"float32": 4, "bfloat16 or float16": 2}  # of a parameter
+
+
+class Place(NamedTuple):
+    """Somewhere a model can run; bytes of memory there are, and how many are free."""
+
+    device: str
+    what: str
+    total: int
+    free: int
 
 
 def doctor() -> None:
-    """Say what this machine has: device, threads, precision, memory, models, and what fits."""
+    """Say what this machine has (devices, precision, memory), and which models fit."""
     for name, value in report():
-        typer.echo(f"{name:<11}{value}")
+        typer.echo(f"{name:<11} {value}")
 
 
 def report() -> Iterator[tuple[str, str]]:
@@ -29,14 +40,28 @@ def report() -> Iterator[tuple[str, str]]:
     yield "maquette", __version__
     yield "python", f"{platform.python_version()} on {platform.system()} {platform.machine()}"
     yield "torch", torch.__version__
-    yield "processor", f"{os.cpu_count()} cores, {torch.get_num_threads()} threads, {cpu_features()}"
-    yield from accelerators()
+    here = places()
+    for place in here:
+        yield place.device, f"{place.what}; {place.total / GIB:.1f} GiB of memory, {place.free / GIB:.1f} free"
+    yield from models(here)
+    for place in here:
+        yield "room", f"on {place.device} for {room(place)}, leaving {WORKING_MEMORY / GIB:g} GiB to work in"
+
+
+def places() -> list[Place]:
+    """The processor and every accelerator."""
+    import torch
+
     total, free = memory()
-    yield "memory", f"{total / GIB:.1f} GiB, {free / GIB:.1f} GiB free"
-    yield from models(free)
-    room = max(free - WORKING_MEMORY, 0)
-    parameters = ", ".join(f"{room / size / 1e9:.1f} billion parameters in {name}" for name, size in BYTES.items())
-    yield "room for", f"{parameters}, with {WORKING_MEMORY / GIB:g} GiB left to work in"
+    threads = torch.get_num_threads()
+    found = [Place("cpu", f"{os.cpu_count()} cores, {threads} threads, {cpu_features()}", total, free)]
+    if torch.backends.mps.is_available():
+        found.append(Place("mps", "Apple's accelerator, sharing the memory of the processor", total, free))
+    for number in range(torch.cuda.device_count()):
+        free, total = torch.cuda.mem_get_info(number)
+        bfloat16 = "bfloat16" if torch.cuda.is_bf16_supported() else "no bfloat16"
+        found.append(Place(f"cuda:{number}", f"{torch.cuda.get_device_name(number)}, {bfloat16}", total, free))
+    return found
 
 
 def cpu_features() -> str:
@@ -45,22 +70,7 @@ def cpu_features() -> str:
 
     flags = Path("/proc/cpuinfo").read_text().split() if sys.platform == "linux" else []
     bfloat16 = next((unit for flag, unit in (("amx_bf16", "AMX"), ("avx512_bf16", "AVX-512")) if flag in flags), None)
-    return f"{torch.backends.cpu.get_cpu_capability()}, bfloat16 " + (f"by {bfloat16}" if bfloat16 else "emulated")
-
-
-def accelerators() -> Iterator[tuple[str, str]]:
-    """Every CUDA device and Apple's, or a line that there is none."""
-    import torch
-
-    for number in range(torch.cuda.device_count()):
-        free, total = torch.cuda.mem_get_info(number)
-        bfloat16 = "bfloat16" if torch.cuda.is_bf16_supported() else "no bfloat16"
-        name = torch.cuda.get_device_name(number)
-        yield f"cuda:{number}", f"{name}, {total / GIB:.1f} GiB, {free / GIB:.1f} GiB free, {bfloat16}"
-    if torch.backends.mps.is_available():
-        yield "mps", "Apple's, with the memory of the machine"
-    if not torch.cuda.is_available() and not torch.backends.mps.is_available():
-        yield "device", "cpu (no CUDA and no MPS device is seen)"
+    return f"{torch.backends.cpu.get_cpu_capability()}, " + (f"bfloat16 by {bfloat16}" if bfloat16 else "no bfloat16")
 
 
 def memory() -> tuple[int, int]:
@@ -85,27 +95,35 @@ def read_number(file: Path) -> int | None:
         return None
 
 
-def models(free: int) -> Iterator[tuple[str, str]]:
-    """The models that are in the package: parameters, size, and whether they fit at each precision."""
+def room(place: Place) -> str:
+    """How large a model can be, at each precision."""
+    free = max(place.free - WORKING_MEMORY, 0)
+    return ", ".join(f"{free / size / 1e9:.1f} billion parameters in {name}" for name, size in BYTES.items())
+
+
+def models(here: list[Place]) -> Iterator[tuple[str, str]]:
+    """The models in the package: their parameters, their size, and where they fit at which precision."""
     assets = Path(str(resources.files("maquette"))) / "assets"
     for folder in sorted(assets.iterdir()) if assets.is_dir() else []:
         files = sorted(folder.rglob("*.safetensors"))
         parts = {str(file.parent.relative_to(folder)): count_parameters(file) for file in files}
-        total = sum(parts.values())
-        sizes = ", ".join(f"{part} {count / 1e6:.1f}M" for part, count in parts.items())
-        fits = ", ".join(
-            f"{'fits' if total * size + WORKING_MEMORY <= free else 'does not fit'} in {name}"
-            for name, size in BYTES.items()
-        )
+        count = sum(parts.values())
+        sizes = ", ".join(f"{part} {each / 1e6:.1f}M" for part, each in parts.items())
         disk = sum(file.stat().st_size for file in files) / 1e6
-        yield f"model {folder.name}", f"{total / 1e6:.1f}M parameters ({sizes}), {disk:.1f} MB on disk; {fits}"
+        yield "model", f"{folder.name}: {count / 1e6:.1f}M parameters ({sizes}), {disk:.1f} MB on disk"
+        for place in here:
+            yield "", f"on {place.device}: {what_fits(count, place)}"
+
+
+def what_fits(parameters: int, place: Place) -> str:
+    """The precisions in which a model of so many parameters fits."""
+    names = [name for name, size in BYTES.items() if parameters * size + WORKING_MEMORY <= place.free]
+    return f"fits in {', '.join(names)}" if names else "does not fit"
 
 
 def count_parameters(file: Path) -> int:
     """The number of parameters in a safetensors file, from its header."""
-    import math
+    from maquette.weights.safetensors_file import SafetensorsFile
 
-    from safetensors import safe_open
-
-    with safe_open(file, framework="np") as tensors:
-        return sum(math.prod(tensors.get_slice(name).get_shape()) for name in tensors.keys())  # noqa: SIM118
+    tensors = SafetensorsFile(file)
+    return sum(math.prod(tensors.shape(name)) for name in tensors)

@@ -7,13 +7,9 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, SpinnerColumn, Task, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
-from maquette.diffusion.singlestep import Step
-from maquette.workflows.loop import batches
-from maquette.workflows.request import Resolved
-
 
 class _Steps(ProgressColumn):
-    """ "12/20  3.4 it/s", once there are steps to count."""
+    """Such as "12/20  3.4 it/s", once there are steps to count."""
 
     def render(self, task: Task) -> Text:
         if task.total is None:
@@ -45,13 +41,13 @@ class PaintingBar:
         """Say what is done now."""
         self._progress.update(self._task, description=doing.replace("[", r"\["))
 
-    def begin(self, request: Resolved) -> None:
-        """Start to count the steps of a request."""
-        self._steps, self._done = request.steps, 0
-        self._progress.reset(self._task, total=request.steps * len(batches(request)))
+    def begin(self, steps: int, batches: int) -> None:
+        """Start to count: so many steps for each batch of pictures."""
+        self._steps, self._done = steps, 0
+        self._progress.reset(self._task, total=steps * batches)
         self.say("reading the words")
 
-    def see(self, step: Step) -> None:
+    def count(self, step: object) -> None:
         """Count a step; after the last one of a batch, pictures are developed."""
         self._done += 1
         self._progress.update(self._task, completed=self._done)

@@ -2,11 +2,14 @@
 
 import re
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from maquette.errors import MaquetteError
+
+if TYPE_CHECKING:
+    from maquette.cli.progress import PaintingBar
 
 OUTPUTS = Path("outputs")  # where pictures go that no name was given for
 
@@ -33,7 +36,11 @@ def txt2img(
     """Paint what the words say and print the path of the picture."""
     fields = {"seed": seed, "steps": steps, "guidance": guidance, "sampler": sampler, "schedule": schedule}
     fields |= {"prompt": prompt, "negative": negative, "count": count, "model": model, **read_size(size)}
-    for path in paint(fields, out, device, dtype):
+    from maquette.cli.progress import PaintingBar
+
+    with PaintingBar() as bar:
+        paths = paint(fields, out, device, dtype, bar)
+    for path in paths:
         typer.echo(path)
 
 
@@ -47,22 +54,23 @@ def read_size(size: str | None) -> dict[str, int]:
     return {"width": int(match[1]), "height": int(match[2])}
 
 
-def paint(fields: dict[str, Any], out: Path | None, device: str | None, dtype: str | None) -> list[Path]:
-    """Validate, open, paint and write, with the bar; the paths of the pictures."""
+def paint(
+    fields: dict[str, Any], out: Path | None, device: str | None, dtype: str | None, bar: "PaintingBar"
+) -> list[Path]:
+    """Validate, open, paint and write, saying what is done; the paths of the pictures."""
+    bar.say("starting")
     import maquette
-    from maquette.cli.progress import PaintingBar
-    from maquette.workflows.loop import resolve, run
+    from maquette.workflows.loop import batches, resolve, run
     from maquette.workflows.picture import check_out, free_name
     from maquette.workflows.request import Request
     from maquette.workflows.txt2img import txt2img
 
     request = Request.read(fields)
     check_out(out or OUTPUTS / "picture.png")
-    with PaintingBar() as bar:
-        bar.say(f"opening {request.model}")
-        model = maquette.open(request.model, device=device, dtype=dtype)
-        resolved = resolve(request, model)
-        bar.begin(resolved)
-        result = run(txt2img(model, resolved), bar.see)
-        bar.say("writing")
-        return result.save(out or free_name(OUTPUTS, resolved))
+    bar.say(f"opening {request.model}")
+    model = maquette.open(request.model, device=device, dtype=dtype)
+    resolved = resolve(request, model)
+    bar.begin(resolved.steps, len(batches(resolved)))
+    result = run(txt2img(model, resolved), bar.count)
+    bar.say("writing")
+    return result.save(out or free_name(OUTPUTS, resolved))

@@ -91,7 +91,8 @@ ScheduleName = Annotated[str, _known(SCHEDULES)]
 class Request(BaseModel):
     """A picture, or `count` of them, described; what is None is left to the model's family (the seed to chance).
 
-    Picture k of `count` has the seed `seed + k` and is the picture that this seed gives alone. Sizes are pixels.
+    Picture k of `count` has the seed `seed + k` and is the picture that this seed gives alone: the same noise, and the
+    same arithmetic up to the rounding of the device, which may differ with the size of a batch. Sizes are pixels.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
