@@ -18,7 +18,7 @@ from maquette.diffusion.denoise import Guided
 from maquette.diffusion.noise import Noise
 from maquette.diffusion.process import Level
 from maquette.diffusion.schedules import Schedule
-from maquette.diffusion.singlestep import Step, length, move
+from maquette.diffusion.singlestep import Step, far, move
 
 
 @torch.no_grad()
@@ -41,11 +41,11 @@ def dpmpp(
     past: list[tuple[float, Tensor]] = []  # (lam, x0), newest first
     for level, to in pairwise(schedule):
         x0 = guided(x, level)
-        h = length(level, to)
+        h = to.lam - level.lam
         fresh = eta * h if eta else 0.0  # the part of the noise's decay that is replaced
-        past = [(level.lam, x0), *past][:order] if math.isfinite(level.lam) else []
+        past = [] if far(level, to) else [(level.lam, x0), *past][:order]
         x = to.sigma / level.sigma * math.exp(-fresh) * x - to.alpha * math.expm1(-h - fresh) * x0
-        if len(past) > 1 and math.isfinite(h):
+        if len(past) > 1:
             x = x + to.alpha * _bend(past, h, h + fresh, solver)
         if fresh and to.sigma:
             x = x + to.sigma * math.sqrt(-math.expm1(-2.0 * fresh)) * s_noise * noise(x, level, to)
@@ -83,7 +83,7 @@ def adams(
     past: list[tuple[Level, Tensor]] = []  # newest first
     for level, to in pairwise(schedule):
         x0 = guided(x, level)
-        if math.isinf(length(level, to)):
+        if far(level, to):
             x = move(x, x0, level, to)
         else:
             past = [(level, level.noise(x, x0)), *past][:order]
@@ -129,8 +129,8 @@ def unipc(
         x0 = guided(x, level)
         if before is not None and past:
             x = _unified(before[0], before[1], level, past[: before[2]], variant, x0)
-        past = [(level.lam, x0), *past][:order] if math.isfinite(level.lam) else []
-        used = min(order, len(past), len(schedule) - 1 - i) if math.isfinite(length(level, to)) else 1
+        past = [] if far(level, to) else [(level.lam, x0), *past][:order]
+        used = min(len(past), len(schedule) - 1 - i)
         before = x, level, used
         x = _unified(x, level, to, past[:used], variant) if used > 1 else move(x, x0, level, to)
         yield Step(x, x0, to)
@@ -145,7 +145,7 @@ def _unified(
     ahead: Tensor | None = None,
 ) -> Tensor:
     """UniP, or UniC where ``ahead``, the answer at ``to``, is known; ``past`` is newest first, from ``level`` on."""
-    h = length(level, to)
+    h = to.lam - level.lam
     lam, x0 = past[0]
     nodes = [(old_lam - lam) / h for old_lam, _ in past[1:]]
     changes = [(old - x0) / node for node, (_, old) in zip(nodes, past[1:], strict=True)]

@@ -4,7 +4,7 @@ All are written in ``(alpha, sigma, lam)``, so that one function serves variance
 flow. An *ancestral* step walks the deterministic path to a level with less noise than its target and adds the missing
 noise afresh. That lower level has the target's alpha and need not lie on the process: any pair (alpha, sigma) is a
 place to stand; only the levels at which the network is asked are the process's own. A step of infinite length in
-``lam`` (from pure noise, or to clean data) is taken first order.
+``lam``, from pure noise or to clean data, is taken first order.
 """
 
 import math
@@ -33,9 +33,16 @@ Sampler = Callable[[Guided, Tensor, Schedule, Noise], Iterator[Step]]
 """``(guided, x, schedule, noise) -> steps``: walk x, which is at the first level, down the schedule."""
 
 
-def length(level: Level, to: Level) -> float:
-    """The length of a step in ``lam``."""
-    return to.lam - level.lam
+NEARLY_NOISE = 1e-3
+
+
+def far(level: Level, to: Level) -> bool:
+    """Whether a step is taken first order.
+
+    It ends clean, or starts at noise: at pure noise, or where ``alpha`` is under a thousandth of ``sigma``, as at the
+    end of the cosine process. What is seen there says nothing of x0 that could be extrapolated.
+    """
+    return bool(to.sigma == 0.0 or level.alpha < NEARLY_NOISE * level.sigma)
 
 
 def lower(level: Level, to: Level, eta: float) -> tuple[Level, float]:
@@ -47,7 +54,7 @@ def lower(level: Level, to: Level, eta: float) -> tuple[Level, float]:
     if eta == 0.0 or to.sigma == 0.0:
         return to, 0.0
     sigma = float(to.sigma)
-    up = min(eta * math.sqrt(-math.expm1(-2.0 * length(level, to))), 1.0) * sigma
+    up = min(eta * math.sqrt(-math.expm1(-2.0 * (to.lam - level.lam))), 1.0) * sigma
     return Level(to.t, to.alpha, math.sqrt((sigma - up) * (sigma + up))), up
 
 
@@ -98,7 +105,7 @@ def heun(guided: Guided, x: Tensor, schedule: Schedule, noise: Noise) -> Iterato
     for level, to in pairwise(schedule):
         x0 = guided(x, level)
         ahead = move(x, x0, level, to)
-        if math.isfinite(length(level, to)):
+        if not far(level, to):
             end = to.noise(ahead, guided(ahead, to))
             ahead = hold_noise(x, (level.noise(x, x0) + end) / 2, level, to)
         x = ahead
@@ -123,7 +130,7 @@ def midpoint(
     for level, to in pairwise(schedule):
         x0 = guided(x, level)
         down, up = lower(level, to, eta)
-        if math.isinf(length(level, down)):
+        if far(level, down):
             x = step(x, x0, level, to, noise, eta, s_noise)
         else:
             middle = schedule.between(level, down, 0.5)
@@ -153,7 +160,7 @@ def dpmpp_sde(
     for level, to in pairwise(schedule):
         x0 = guided(x, level)
         best = x0
-        if math.isfinite(length(level, to)):
+        if not far(level, to):
             middle = schedule.between(level, to, r)
             half = step(x, x0, level, middle, noise, eta, s_noise)
             best = x0 + (guided(half, middle) - x0) / (2.0 * r)
