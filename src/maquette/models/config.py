@@ -1,0 +1,78 @@
+"""The `config.json` beside weights, read strictly: every option is used, or known not to matter, or refused."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from maquette.errors import MaquetteError
+
+
+class Config:
+    """The options of one network, which remembers those that were asked for; `where` names the file in messages."""
+
+    def __init__(self, options: Mapping[str, Any], where: str) -> None:
+        self._options = dict(options)
+        self._where = where
+        self._known: set[str] = set()
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._options
+
+    def get(self, name: str, default: Any = None) -> Any:
+        """The value as it is; null counts as absent."""
+        self._known.add(name)
+        value = self._options.get(name)
+        return default if value is None else value
+
+    def integer(self, name: str, default: int | None = None) -> int:
+        """A whole number above 0."""
+        value = self.get(name, default)
+        if type(value) is not int or value < 1:
+            raise self.refuse(name, "expected a whole number above 0")
+        return value
+
+    def integers(self, name: str, count: int | None = None, default: int | None = None) -> tuple[int, ...]:
+        """Whole numbers above 0, `count` of them if it is given; one number alone stands for `count` equal ones."""
+        value = self.get(name, default)
+        if type(value) is int and count is not None:
+            value = [value] * count
+        if (
+            not isinstance(value, list | tuple)
+            or (count is not None and len(value) != count)
+            or not value
+            or not all(type(item) is int and item > 0 for item in value)
+        ):
+            number = "some" if count is None else str(count)
+            raise self.refuse(name, f"expected {number} whole numbers above 0")
+        return tuple(value)
+
+    def number(self, name: str, default: float) -> float:
+        """Any number."""
+        value = self.get(name, default)
+        if type(value) not in (int, float):
+            raise self.refuse(name, "expected a number")
+        return float(value)
+
+    def flag(self, name: str, default: bool) -> bool:
+        """True or false."""
+        value = self.get(name, default)
+        if type(value) is not bool:
+            raise self.refuse(name, "expected true or false")
+        return value
+
+    def expect(self, fixed: Mapping[str, Any]) -> None:
+        """Refuse values other than the ones that the network computes with; absent, null and false are one."""
+        for name, expected in fixed.items():
+            value = self.get(name, expected)
+            if value != expected and (value or expected):
+                raise self.refuse(name, f"this network knows only {expected!r}")
+
+    def finish(self, irrelevant: Iterable[str]) -> None:
+        """Refuse options that nobody asked for, unless they do not matter, start with _, or are not set."""
+        known = self._known | set(irrelevant)
+        for name, value in self._options.items():
+            if name not in known and not name.startswith("_") and value not in (None, False):
+                raise self.refuse(name, "an option that this network does not know")
+
+    def refuse(self, name: str, why: str) -> MaquetteError:
+        """The error that says what is wrong with an option."""
+        return MaquetteError(f"{self._where}: {name!r} is {self._options.get(name)!r}: {why}; use another model")

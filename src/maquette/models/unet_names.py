@@ -1,0 +1,268 @@
+"""The published layouts of the U-Net: the original one (CompVis, Stability's sgm) and diffusers'.
+
+Names follow from the network's blocks, so any number of levels, residual blocks and transformers comes out right,
+and the spec can be read back from names and shapes.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import count
+from typing import NamedTuple
+
+from maquette.errors import MaquetteError
+from maquette.models.unet import SpatialTransformer, UNet, UNetSpec
+from maquette.nn.resnet import ResBlock
+from maquette.weights.dialect import CONV_1X1, LINEAR, Dialect, Table, counted, layers, recognise, size
+from maquette.weights.view import Weights, describe
+
+Names = Mapping[str, str | Sequence[str]]
+
+# Layers outside the blocks, and layers of a residual block, in both layouts.
+OUTER_ORIGINAL: Names = {
+    "conv_in": "input_blocks.0.0",
+    "time_embed.up": "time_embed.0",
+    "time_embed.down": "time_embed.2",
+    "vector_embed.up": "label_emb.0.0",
+    "vector_embed.down": "label_emb.0.2",
+    "norm_out": "out.0",
+    "conv_out": "out.2",
+}
+OUTER_DIFFUSERS: Names = {
+    "conv_in": "conv_in",
+    "time_embed.up": "time_embedding.linear_1",
+    "time_embed.down": "time_embedding.linear_2",
+    "vector_embed.up": "add_embedding.linear_1",
+    "vector_embed.down": "add_embedding.linear_2",
+    "norm_out": "conv_norm_out",
+    "conv_out": "conv_out",
+}
+RES_ORIGINAL: Names = {
+    "norm1": "in_layers.0",
+    "conv1": "in_layers.2",
+    "time": "emb_layers.1",
+    "norm2": "out_layers.0",
+    "conv2": "out_layers.3",
+    "skip": "skip_connection",
+}
+RES_DIFFUSERS: Names = {
+    "norm1": "norm1",
+    "conv1": "conv1",
+    "time": "time_emb_proj",
+    "norm2": "norm2",
+    "conv2": "conv2",
+    "skip": "conv_shortcut",
+}
+# Both layouts name the insides of a transformer alike.
+TRANSFORMER_BLOCK: Names = {
+    "norm1": "norm1",
+    "attn1.qkv": ("attn1.to_q", "attn1.to_k", "attn1.to_v"),
+    "attn1.out": "attn1.to_out.0",
+    "norm2": "norm2",
+    "attn2.q": "attn2.to_q",
+    "attn2.kv": ("attn2.to_k", "attn2.to_v"),
+    "attn2.out": "attn2.to_out.0",
+    "norm3": "norm3",
+    "ff.up": "ff.net.0.proj",
+    "ff.down": "ff.net.2",
+}
+
+
+class Place(NamedTuple):
+    """Where a stage of ours lies in a layout: the prefixes of its residual block, transformer and resampler."""
+
+    stage: str
+    res: str
+    transformer: str
+    resample: str
+
+
+def places_original(network: UNet) -> Iterator[Place]:
+    """One numbered list each for input, middle and output; a stage's parts are counted from 0."""
+    for index in range(len(network.down)):
+        block = f"input_blocks.{index + 1}"
+        yield Place(f"down.{index}", f"{block}.0", f"{block}.1", f"{block}.0.op")
+    for index in range(len(network.middle)):
+        yield Place(f"middle.{index}", f"middle_block.{2 * index}", f"middle_block.{2 * index + 1}", "")
+    for index, stage in enumerate(network.up):
+        block = f"output_blocks.{index}"
+        yield Place(f"up.{index}", f"{block}.0", f"{block}.1", f"{block}.{1 if stage.transformer is None else 2}.conv")
+
+
+def places_diffusers(network: UNet) -> Iterator[Place]:
+    """Blocks are levels; each has its lists of residual blocks, transformers and resamplers."""
+    level = position = 0
+    for index, stage in enumerate(network.down):
+        block = f"down_blocks.{level}"
+        yield Place(
+            f"down.{index}",
+            f"{block}.resnets.{position}",
+            f"{block}.attentions.{position}",
+            f"{block}.downsamplers.0.conv",
+        )
+        level, position = (level, position + 1) if stage.resample is None else (level + 1, 0)
+    for index in range(len(network.middle)):
+        yield Place(f"middle.{index}", f"mid_block.resnets.{index}", f"mid_block.attentions.{index}", "")
+    level = position = 0
+    for index, stage in enumerate(network.up):
+        block = f"up_blocks.{level}"
+        yield Place(
+            f"up.{index}", f"{block}.resnets.{position}", f"{block}.attentions.{position}", f"{block}.upsamplers.0.conv"
+        )
+        level, position = (level, position + 1) if stage.resample is None else (level + 1, 0)
+
+
+def original(network: UNet) -> Table:
+    """The sources of the network's tensors in the original layout."""
+    return _table(network, OUTER_ORIGINAL, RES_ORIGINAL, places_original(network))
+
+
+def diffusers(network: UNet) -> Table:
+    """The sources of the network's tensors in diffusers' layout."""
+    return _table(network, OUTER_DIFFUSERS, RES_DIFFUSERS, places_diffusers(network))
+
+
+def _table(network: UNet, outer: Names, res: Names, places: Iterator[Place]) -> Table:
+    table = layers(network, "", "", outer)
+    for place in places:
+        stage = network.get_submodule(place.stage)
+        if isinstance(stage.res, ResBlock):
+            table |= layers(stage.res, f"{place.stage}.res", place.res, res)
+        if isinstance(stage.transformer, SpatialTransformer):
+            table |= _transformer(stage.transformer, f"{place.stage}.transformer", place.transformer, network.spec)
+        if stage.resample is not None:
+            table |= layers(stage, place.stage, "", {"resample.conv": place.resample})
+    return table
+
+
+def _transformer(transformer: SpatialTransformer, ours: str, theirs: str, spec: UNetSpec) -> Table:
+    projection = LINEAR if spec.linear_projection else CONV_1X1
+    table = layers(transformer, ours, theirs, {"norm": "norm"})
+    table |= layers(transformer, ours, theirs, {"proj_in": "proj_in", "proj_out": "proj_out"}, projection)
+    for index, block in enumerate(transformer.blocks):
+        table |= layers(block, f"{ours}.blocks.{index}", f"{theirs}.transformer_blocks.{index}", TRANSFORMER_BLOCK)
+    return table
+
+
+class Level(NamedTuple):
+    """One resolution, as names and shapes tell it: its width and the depth of each of its transformers."""
+
+    width: int
+    depths: tuple[int, ...]
+
+
+def spec_from_original(view: Weights) -> UNetSpec:
+    """Read the spec off a network in the original layout; see `spec_from_weights`."""
+    down = _levels(view, "input_blocks.{}", 1, lambda at: f"{at}.0.op.weight" in view)
+    ends = (".1.conv.weight", ".2.conv.weight")
+    up = _levels(view, "output_blocks.{}", 0, lambda at: any(at + end in view for end in ends))
+    middle = _middle(view, "middle_block.0.in_layers.0.weight", "middle_block.1")
+    return _spec(view, down, middle, up, OUTER_ORIGINAL)
+
+
+def _levels(view: Weights, pattern: str, first: int, ends_level: Callable[[str], bool]) -> list[Level]:
+    """The levels of a numbered list; a new one starts behind each block that changes the resolution."""
+    levels: list[Level] = []
+    width, depths = 0, []
+    for index in count(first):
+        at = pattern.format(index)
+        res = f"{at}.0.out_layers.3.weight" in view
+        if res:
+            width = size(view, f"{at}.0.out_layers.3.weight", 0)
+            depths.append(_depth(view, f"{at}.1"))
+        if ends_level(at):
+            levels.append(Level(width, tuple(depths)))
+            depths = []
+        elif not res:
+            return [*levels, Level(width, tuple(depths))]
+    raise AssertionError("unreachable")
+
+
+def spec_from_diffusers(view: Weights) -> UNetSpec:
+    """Read the spec off a network in diffusers' layout; see `spec_from_weights`."""
+    down, up = (
+        [_level(view, f"{side}.{level}") for level in counted(view, f"{side}.{{}}.resnets.0.conv2.weight")]
+        for side in ("down_blocks", "up_blocks")
+    )
+    middle = _middle(view, "mid_block.resnets.0.conv2.weight", "mid_block.attentions.0")
+    return _spec(view, down, middle, up, OUTER_DIFFUSERS)
+
+
+def _level(view: Weights, block: str) -> Level:
+    indices = counted(view, f"{block}.resnets.{{}}.conv2.weight")
+    depths = tuple(_depth(view, f"{block}.attentions.{index}") for index in indices)
+    return Level(size(view, f"{block}.resnets.0.conv2.weight", 0), depths)
+
+
+def _depth(view: Weights, transformer: str) -> int:
+    return len(counted(view, f"{transformer}.transformer_blocks.{{}}.norm1.weight"))
+
+
+def _middle(view: Weights, res: str, transformer: str) -> int | None:
+    return _depth(view, transformer) if res in view else None
+
+
+def _spec(view: Weights, down: list[Level], middle: int | None, up: list[Level], outer: Names) -> UNetSpec:
+    if len(down) != len(up) or not all(level.depths for level in (*down, *up)):
+        raise MaquetteError(
+            f"{describe(view)}: a U-Net goes down over {len(down)} resolutions and up over {len(up)}; "
+            "the file is cut short or of another kind: use another file"
+        )
+    first_vector = f"{outer['vector_embed.up']}.weight"
+    cross = next((name for name in view if name.endswith(".attn2.to_k.weight")), None)
+    in_channels, linear = size(view, f"{outer['conv_in']}.weight", 1), _has_linear_projection(view)
+    # SD 1.x has 8 heads everywhere and convolutions for proj_in; heads of 64 came together with linear layers. The one
+    # public exception is the x4 upscaler, which takes 7 channels.
+    eight_heads = not linear or in_channels == 7
+    spec = UNetSpec(
+        in_channels=in_channels,
+        out_channels=size(view, f"{outer['conv_out']}.weight", 0),
+        widths=tuple(level.width for level in down),
+        down=tuple(level.depths for level in down),
+        middle=middle,
+        up=tuple(level.depths for level in up),
+        context=size(view, cross, 1) if cross else 0,
+        heads=8 if eight_heads else None,
+        head_width=None if eight_heads else 64,
+        vector=size(view, first_vector, 1) if first_vector in view else None,
+        linear_projection=linear,
+    )
+    _check_divisible(view, spec)
+    return spec
+
+
+def _check_divisible(view: Weights, spec: UNetSpec) -> None:
+    """Refuse widths that the published groups and heads do not divide: the network was made otherwise."""
+    attended = [
+        width for width, *depths in zip(spec.widths, spec.down, reversed(spec.up), strict=True) if any(map(any, depths))
+    ]
+    if any(width % spec.groups for width in spec.widths) or any(width % (spec.heads or 64) for width in attended):
+        raise MaquetteError(
+            f"{describe(view)}: widths {spec.widths} do not divide into {spec.groups} groups and "
+            f"{'8 heads' if spec.heads else 'heads of 64'} as in published networks; give its config.json"
+        )
+
+
+def _has_linear_projection(view: Weights) -> bool:
+    projection = next((name for name in view if name.endswith(".proj_in.weight")), None)
+    return projection is not None and len(view.shape(projection)) == 2
+
+
+def spec_from_weights(view: Weights) -> UNetSpec:
+    """Read every number of the spec off names and shapes, in either layout.
+
+    Shapes cannot tell heads and groups: heads are 8 where proj_in is a convolution, otherwise 64 wide, as in every
+    published network (the x4 upscaler's too); groups are 32.
+
+    Raises:
+        MaquetteError: the layout is unknown, or heads and groups cannot be the published ones.
+    """
+    return recognise(view, DIALECTS).spec(view)
+
+
+ORIGINAL = Dialect("original", ("input_blocks.0.0.weight", "out.2.weight"), original, spec_from_original)
+DIFFUSERS = Dialect(
+    "diffusers",
+    ("conv_in.weight", "time_embedding.linear_1.weight", "conv_out.weight"),
+    diffusers,
+    spec_from_diffusers,
+)
+DIALECTS = (ORIGINAL, DIFFUSERS)
