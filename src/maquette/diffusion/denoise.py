@@ -29,11 +29,17 @@ def denoiser(network: Network, prediction: Prediction, dtype: torch.dtype | None
     def denoise(x: Tensor, level: Level, conditioning: Conditioning) -> Tensor:
         outer = torch.promote_types(x.dtype, torch.float32)
         inner = x.dtype if dtype is None else dtype
-        time = torch.as_tensor(level.t, dtype=outer, device=x.device).expand(x.shape[0])
-        output = network(x.to(inner), time, conditioning.to(x.device, inner))
+        output = network(x.to(inner), _time(level, x, outer), conditioning.to(x.device, inner))
         return prediction.x0(output.to(outer), x.to(outer), level)
 
     return denoise
+
+
+def _time(level: Level, x: Tensor, dtype: torch.dtype) -> Tensor:
+    """The time of each row, (B,); a float is filled in on the device, for a copy there would wait for it."""
+    if isinstance(level.t, Tensor):
+        return level.t.to(x.device, dtype).expand(x.shape[0])
+    return torch.full(x.shape[:1], level.t, device=x.device, dtype=dtype)
 
 
 def bind(denoise: Denoiser, conditioning: Conditioning) -> Guided:

@@ -119,7 +119,7 @@ def rescaled(guided: Guided, positive: Guided, amount: float = 0.7, prediction: 
         strong, plain = (
             prediction.target(x0, level.noise(x, x0), level) for x0 in (guided(x, level), positive(x, level))
         )
-        factor = plain.flatten(1).std(1) / strong.flatten(1).std(1)
+        factor = plain.flatten(1).std(1) / strong.flatten(1).std(1).clamp(min=1e-12)
         return prediction.x0(strong * (1.0 + amount * (_spread(factor, x) - 1.0)), x, level)
 
     return rescale

@@ -103,12 +103,12 @@ class Objective:
 
     def weights(self, level: Level) -> Tensor:
         """The weight (B,) on the squared error of the prediction at each sample's level."""
-        _, alpha, sigma = _tensors(level)
+        alpha = _tensors(level)[1]
         if self.weight is None:
             return torch.ones_like(alpha).flatten()
         # x0 is affine in the output, so its error is the output's times the slope d x0 / d output.
         slope = self.prediction.x0(torch.ones_like(alpha), torch.zeros_like(alpha), level)
-        return (self.weight((alpha / sigma) ** 2) * slope.square()).flatten()
+        return (self.weight(torch.as_tensor(level.snr)) * slope.square()).flatten()
 
 
 def losses_by_time(losses: Tensor, t: Tensor, process: Process, bins: int = 10) -> tuple[Tensor, Tensor]:

@@ -1,0 +1,58 @@
+import pytest
+import torch
+
+from maquette.diffusion.compose import blend, handover, keep
+from maquette.diffusion.noise import SeededNoise
+from maquette.diffusion.process import Discrete, RectifiedFlow
+from maquette.diffusion.samplers import SAMPLERS, sampler
+from maquette.diffusion.schedules import schedule
+from maquette.errors import MaquetteError
+
+SHAPE = (2, 3, 6, 6)
+ORIGINAL = torch.randn(SHAPE, generator=torch.Generator().manual_seed(0))
+MASK = torch.zeros(1, 1, 6, 6)
+MASK[..., 3:] = 1.0
+LEVEL = RectifiedFlow().at(0.5)
+
+
+@pytest.mark.parametrize("process", [Discrete.scaled_linear(), RectifiedFlow()], ids=["SD", "flow"])
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_what_is_kept_is_bit_identical_at_the_end_and_the_rest_is_painted(name: str, process) -> None:
+    painted = torch.full(SHAPE, 5.0)
+    guided = keep(lambda x, level: painted + 0.1 * x, ORIGINAL, MASK)
+    made = schedule("trailing", process, 8)
+    noise = SeededNoise([1, 2])
+    x = made[0].mix(ORIGINAL, noise.start(SHAPE[1:]))
+    *_, last = sampler(name)(guided, x, made, noise)
+    assert torch.equal(last.x[..., :3], ORIGINAL[..., :3])
+    assert (last.x[..., 3:] > 3.0).all()
+
+
+def test_a_soft_mask_mixes() -> None:
+    mixed = keep(lambda x, level: torch.zeros_like(x), torch.ones(SHAPE), torch.full((1, 1, 6, 6), 0.25))
+    torch.testing.assert_close(mixed(ORIGINAL, LEVEL), torch.full(SHAPE, 0.75))
+
+
+def test_regions_are_painted_by_their_own_and_meet_in_the_mean() -> None:
+    left, right = torch.zeros(1, 1, 6, 6), torch.zeros(1, 1, 6, 6)
+    left[..., :4], right[..., 2:] = 1.0, 1.0
+    regions = blend([(lambda x, level: x + 1.0, left), (lambda x, level: x + 3.0, right)])
+    added = (regions(ORIGINAL, LEVEL) - ORIGINAL)[0, 0, 0]
+    torch.testing.assert_close(added, torch.tensor([1.0, 1.0, 2.0, 2.0, 3.0, 3.0]))
+
+
+def test_a_handover_changes_who_is_asked() -> None:
+    asked = []
+    guided = handover(lambda x, level: asked.append("before") or x, lambda x, level: asked.append("after") or x, 500.0)
+    for level in schedule("trailing", Discrete.scaled_linear(), 4)[:-1]:  # 999, 749, 499, 249
+        guided(ORIGINAL, level)
+    assert asked == ["before", "before", "after", "after"]
+
+
+def test_mistakes_say_what_to_do() -> None:
+    with pytest.raises(MaquetteError, match="outside of"):
+        keep(lambda x, level: x, ORIGINAL, MASK * 255)
+    with pytest.raises(MaquetteError, match="without any region"):
+        blend([(lambda x, level: x, MASK)])
+    with pytest.raises(MaquetteError, match="without any region"):
+        blend([])
