@@ -112,11 +112,14 @@ class Objective:
 
 
 def losses_by_time(losses: Tensor, t: Tensor, process: Process, bins: int = 10) -> tuple[Tensor, Tensor]:
-    """Mean loss and count in each of ``bins`` equal ranges of time, both (bins,); the mean of an empty bin is NaN."""
-    place = (t.to(losses.device, torch.float64) / process.start * bins).long().clamp(0, bins - 1)
+    """Mean loss and count in each of ``bins`` equal ranges of time, both (bins,), where ``t`` is.
+
+    The mean of an empty bin is NaN.
+    """
+    place = (t.to(torch.float64) / process.start * bins).long().clamp(0, bins - 1)
     count = torch.bincount(place, minlength=bins)
-    total = torch.zeros(bins, dtype=torch.float64, device=losses.device)
-    return total.index_add_(0, place, losses.detach().to(torch.float64)) / count, count
+    total = torch.zeros(bins, dtype=torch.float64, device=t.device)
+    return total.index_add_(0, place, losses.detach().to(t.device, torch.float64)) / count, count
 
 
 def _tensors(level: Level) -> tuple[Tensor, Tensor, Tensor]:
