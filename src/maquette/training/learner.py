@@ -4,6 +4,8 @@ The working copy computes forward and backward (bfloat16 where the machine multi
 float32 masters, so that small updates are not rounded away (Micikevicius et al. 2018, section 3.1).
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal
 
@@ -58,6 +60,17 @@ class Learner:
         self.network.to(dtype=torch.bfloat16 if self.precision == "bfloat16" else torch.float32)
         self.network.to(memory_format=torch.channels_last)
         self._publish()
+
+    @contextmanager
+    def averaged(self) -> Iterator[None]:
+        """Inside the block the network works with the moving average."""
+        masters, self.masters = self.masters, self.average or self.masters
+        self._publish()
+        try:
+            yield
+        finally:
+            self.masters = masters
+            self._publish()
 
     @torch.no_grad()
     def settle(self) -> None:

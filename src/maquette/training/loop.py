@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Generic, Protocol, TypeVar
 
 import torch
 from rich.console import Console
@@ -19,14 +19,16 @@ from torch import Tensor
 from maquette.errors import MaquetteError
 from maquette.training.checkpoint import Checkpoint, newest, save
 from maquette.training.learner import NonFinite
-from maquette.training.stream import Batch
 
 SAVE_EVERY = 45.0  # seconds: a killed run loses less than a minute
 LOG_EVERY = 25  # steps
 
 
-class Task(Protocol):
-    """One stage of training."""
+Batch = TypeVar("Batch", contravariant=True)
+
+
+class Task(Protocol[Batch]):
+    """One stage of training, on batches of its own kind."""
 
     name: str
 
@@ -49,10 +51,10 @@ def generator(seed: int, step: int, purpose: int = 0) -> torch.Generator:
 
 
 @dataclass
-class Loop:
+class Loop(Generic[Batch]):
     """Drives a task for `steps` updates in `folder`, from its newest checkpoint if there is one."""
 
-    task: Task
+    task: Task[Batch]
     folder: Path
     steps: int
     samples_every: int

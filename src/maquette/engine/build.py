@@ -1,0 +1,48 @@
+"""From a specification and a weight view to a network: no random numbers, no second copy."""
+
+from collections.abc import Callable
+from typing import TypeVar
+
+import torch
+
+from maquette.errors import MaquetteError
+from maquette.nn.network import Network
+from maquette.weights.view import Weights, describe
+
+N = TypeVar("N", bound=torch.nn.Module)
+Spec = TypeVar("Spec")
+
+
+def outline(kind: Callable[[Spec], N], spec: Spec) -> N:
+    """The network with its names and shapes, but no memory behind them."""
+    with torch.device("meta"):
+        return kind(spec)
+
+
+def fill(network: N, weights: Weights, device: torch.device, dtype: torch.dtype) -> N:
+    """Give an outlined network its tensors, in our names, ready to compute in `dtype` on `device`.
+
+    Raises:
+        MaquetteError: a tensor has another shape than the network's.
+    """
+    wanted = network.state_dict()
+    for name, parameter in wanted.items():
+        if weights.shape(name) != tuple(parameter.shape):
+            raise MaquetteError(
+                f"{describe(weights)}: {name} has the shape {weights.shape(name)}, but the network's is "
+                f"{tuple(parameter.shape)}; its config.json belongs to other weights"
+            )
+    network.load_state_dict({name: weights[name].to(device, dtype) for name in wanted}, assign=True)
+    return network.eval().requires_grad_(False).to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+
+
+def fastest_device() -> torch.device:
+    """The accelerator where there is one."""
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+
+def parameters(network: Network | torch.nn.Module) -> int:
+    """How many numbers a network holds."""
+    return sum(parameter.numel() for parameter in network.parameters())

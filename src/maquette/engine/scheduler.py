@@ -1,0 +1,58 @@
+"""The `scheduler_config.json` of a diffusers folder: how the model was trained to see noise, read and written."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from maquette.diffusion.prediction import EPSILON, SAMPLE, V, Prediction
+from maquette.diffusion.process import Discrete
+from maquette.errors import MaquetteError
+from maquette.models.config import Config
+
+BETAS = {
+    "linear": Discrete.linear,
+    "scaled_linear": Discrete.scaled_linear,
+}
+PREDICTIONS: dict[str, Prediction] = {"epsilon": EPSILON, "sample": SAMPLE, "v_prediction": V}
+
+
+def read_scheduler(options: Mapping[str, Any], where: str) -> tuple[Discrete, Prediction]:
+    """The process and the prediction that a discrete scheduler's options describe; `where` names their file.
+
+    Raises:
+        MaquetteError: an option is damaged or unknown.
+    """
+    config = Config(options, where)
+    betas = str(config.get("beta_schedule", "linear"))
+    prediction = str(config.get("prediction_type", "epsilon"))
+    steps = config.integer("num_train_timesteps", 1000)
+    zero_snr = config.flag("rescale_betas_zero_snr", False)
+    for name, value, known in (
+        ("beta_schedule", betas, (*BETAS, "squaredcos_cap_v2")),
+        ("prediction_type", prediction, PREDICTIONS),
+    ):
+        if value not in known:
+            raise MaquetteError(f"{where}: {name} is {value!r}; known are {', '.join(known)}")
+    if betas == "squaredcos_cap_v2":
+        process = Discrete.cosine(steps, zero_terminal_snr=zero_snr)
+    else:
+        first, last = float(config.get("beta_start", 0.0001)), float(config.get("beta_end", 0.02))
+        process = BETAS[betas](first, last, steps, zero_terminal_snr=zero_snr)
+    return process, PREDICTIONS[prediction]
+
+
+def ddim_config(prediction: Prediction, *, zero_terminal_snr: bool) -> dict[str, Any]:
+    """The options of diffusers' DDIMScheduler for a model trained on SD's scaled-linear betas."""
+    name = next(name for name, known in PREDICTIONS.items() if known is prediction)
+    return {
+        "_class_name": "DDIMScheduler",
+        "beta_start": 0.00085,
+        "beta_end": 0.012,
+        "beta_schedule": "scaled_linear",
+        "num_train_timesteps": 1000,
+        "prediction_type": name,
+        "rescale_betas_zero_snr": zero_terminal_snr,
+        "timestep_spacing": "trailing" if zero_terminal_snr else "leading",
+        "steps_offset": 0 if zero_terminal_snr else 1,
+        "clip_sample": False,
+        "set_alpha_to_one": True,
+    }

@@ -1,0 +1,142 @@
+"""Stage two: the latent model, a U-Net with cross-attention to CLIP's states (Rombach et al. 2022, section 3.3).
+
+Captions are dropped with a small probability, so that one network learns both halves of classifier-free guidance
+(Ho & Salimans 2022); a moving average of the weights is what paints.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Literal
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor
+
+from maquette.diffusion.conditioning import Conditioning
+from maquette.diffusion.denoise import denoiser
+from maquette.diffusion.guidance import Pair, cfg
+from maquette.diffusion.noise import SeededNoise
+from maquette.diffusion.objective import Objective, losses_by_time, min_snr, stratified
+from maquette.diffusion.prediction import PREDICTIONS
+from maquette.diffusion.process import Discrete
+from maquette.diffusion.samplers import sampler
+from maquette.diffusion.schedules import schedule
+from maquette.models.clip import CLIPText
+from maquette.models.unet import UNet, UNetSpec
+from maquette.models.vae import VAE
+from maquette.text.tokenizer import CLIPTokenizer
+from maquette.training.latents import LatentBatch
+from maquette.training.learner import Learner, OptimiserSpec, Precision
+from maquette.training.loop import finite, generator
+from maquette.training.sheet import write_sheet
+
+NOISE, TIME, DROP = 1, 2, 3  # the purposes of a step's random numbers
+
+SHOWN = (
+    "a red apple on a blue background",
+    "a cat",
+    "a pizza to the left of a dog",
+    "three bananas",
+    "a green frog at the top",
+    "a blue apple",
+    "a rocket above a tree on a black background",
+    "a pixel art fish",
+    "蓝色背景上的红苹果",
+    "一只猫",
+    "狗在披萨的左边",
+    "黄色背景上的一辆汽车",
+    "三个苹果",
+    "一朵花",
+    "黑色背景上的火箭",
+    "一只老虎在右边",
+)
+
+
+class DiffusionRecipe(BaseModel):
+    """How the latent model is trained."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    steps: int = Field(gt=0)
+    batch: int = Field(64, gt=0)
+    pool: int = Field(65536, gt=0, description="Scenes whose latents are cached.")
+    optimiser: OptimiserSpec = OptimiserSpec(rate=1e-3, ema=0.9995, weight_decay=0.01)
+    prediction: Literal["epsilon", "sample", "v"] = "v"
+    zero_terminal_snr: bool = True
+    min_snr: float | None = 5.0
+    drop: float = Field(0.1, ge=0, le=1, description="Share of captions replaced by the empty one.")
+
+
+def process_of(recipe: DiffusionRecipe) -> Discrete:
+    """SD's schedule of betas."""
+    return Discrete.scaled_linear(zero_terminal_snr=recipe.zero_terminal_snr)
+
+
+class DiffusionTask:
+    """See the module. `text` and `vae` are finished and stay as they are; `scale` brings latents to unit variance."""
+
+    name = "diffusion"
+
+    def __init__(
+        self,
+        recipe: DiffusionRecipe,
+        spec: UNetSpec,
+        seed: int,
+        precision: Precision,
+        *,
+        text: CLIPText,
+        tokenizer: CLIPTokenizer,
+        vae: VAE,
+        scale: float,
+    ) -> None:
+        torch.manual_seed(seed)
+        self.recipe, self.seed = recipe, seed
+        self.text, self.tokenizer, self.vae, self.scale = text, tokenizer, vae, scale
+        self.unet = UNet(spec)
+        self.learner = Learner(self.unet, recipe.optimiser, recipe.steps, precision)
+        self.process = process_of(recipe)
+        self.prediction = PREDICTIONS[recipe.prediction]
+        weight = None if recipe.min_snr is None else min_snr(recipe.min_snr)
+        self.objective = Objective(
+            process=self.process, prediction=self.prediction, density=stratified, weight=weight
+        )
+
+    def update(self, step: int, batch: LatentBatch) -> Mapping[str, float]:
+        x0 = batch.latents * self.scale
+        noise = torch.randn(x0.shape, generator=generator(self.seed, step, NOISE))
+        t = self.objective.draw_times(len(x0), generator(self.seed, step, TIME))
+        dropped = torch.rand(len(x0), generator=generator(self.seed, step, DROP)) < self.recipe.drop
+        words = ["" if drop else caption for caption, drop in zip(batch.captions, dropped.tolist(), strict=True)]
+        losses = self.objective.losses(self.unet, x0, self.condition(words), t, noise)
+        loss = losses.mean()
+        figures = {"loss": finite(loss, "loss", step)}
+        loss.backward()
+        figures["norm"] = self.learner.update(step)
+        if step % 25 == 24:
+            by_time, _ = losses_by_time(losses.detach(), t, self.process, bins=4)
+            figures |= {f"t{i}": float(value) for i, value in enumerate(by_time) if value == value}
+        return figures
+
+    @torch.no_grad()
+    def condition(self, captions: list[str]) -> Conditioning:
+        """What the network is told: CLIP's last states after the final norm, as in SD 1."""
+        return Conditioning(tokens=self.text(torch.tensor(self.tokenizer(captions))).last)
+
+    def state(self) -> dict[str, Tensor]:
+        return self.learner.state("unet")
+
+    def load(self, state: dict[str, Tensor]) -> None:
+        self.learner.load(state, "unet")
+
+    def show(self, step: int, folder: Path) -> None:
+        """Paint the `SHOWN` captions with the averaged weights: DPM++ 2M, 16 steps, guidance 5."""
+        with self.learner.averaged(), torch.no_grad():
+            told, untold = self.condition(list(SHOWN)), self.condition([""] * len(SHOWN))
+            ask = denoiser(self.unet, self.prediction, self.unet.dtype)
+            noise = SeededNoise(range(len(SHOWN)))
+            shape = (self.unet.spec.out_channels, 128 // self.vae.spec.factor, 128 // self.vae.spec.factor)
+            levels = schedule("trailing", self.process, 16)
+            x = noise.start(shape) * levels[0].sigma
+            for painted in sampler("dpmpp_2m")(cfg(Pair(ask, told, untold), 5.0), x, levels, noise):
+                x = painted.x
+            write_sheet(self.vae.decode(x / self.scale), folder / f"{step:08d}.png", columns=8)
