@@ -20,11 +20,12 @@ class GaussianModel:
         import torch
 
         from maquette.diffusion.process import Discrete
+        from maquette.families.family import Defaults
 
         self.device, self.dtype = torch.device("cpu"), torch.float32
         self.process = Discrete.scaled_linear()
         defaults = {"steps": 4, "guidance": 2.0, "sampler": "ddim", "schedule": "trailing", "width": 32, "height": 16}
-        self.family = SimpleNamespace(name="gaussian", defaults=SimpleNamespace(**defaults))
+        self.family = SimpleNamespace(name="gaussian", defaults=Defaults(**defaults))
         self.evaluations = 0
 
     def condition(self, prompts: Sequence[str]):

@@ -27,7 +27,9 @@ EMPTY_NAMES = {"utils", "util", "common", "base", "misc", "helpers"}  # they say
 REFERENCES = {"diffusers", "transformers", "k_diffusion"}  # the tests compare with them; the package stands alone
 
 # Exceptions, each with its reason. An entry that is no longer needed fails the test.
-SIDEWAYS_OR_UP: dict[tuple[str, str], str] = {}  # (importing module, imported folder): reason
+SIDEWAYS_OR_UP: dict[tuple[str, str], str] = {  # (importing module, imported folder): reason
+    ("maquette.engine.model", "workflows"): "model.txt2img(...) is the workflow's public face; imported when called",
+}
 LONG_FILES: dict[str, str] = {}  # module: reason
 LONG_FUNCTIONS: dict[str, str] = {}  # module.function: reason
 

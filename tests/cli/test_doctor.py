@@ -1,4 +1,3 @@
-from importlib import resources
 from pathlib import Path
 
 import torch
@@ -6,6 +5,7 @@ from safetensors.torch import save_file
 
 from maquette.cli import doctor
 from maquette.cli.main import run
+from maquette.engine import open
 
 
 def test_says_what_the_machine_has(capsys) -> None:
@@ -27,17 +27,18 @@ def place(free: int) -> doctor.Place:
 
 
 def test_says_which_model_fits(tmp_path: Path, monkeypatch) -> None:
-    folder = tmp_path / "assets" / "tiny"
+    folder = tmp_path / "tiny"
     for part, rows in (("unet", 1500), ("vae", 500)):
         (folder / part).mkdir(parents=True)
         save_file({"weight": torch.zeros(rows, 1000, dtype=torch.float16)}, folder / part / "model.safetensors")
-    monkeypatch.setattr(resources, "files", lambda package: tmp_path)
+    (folder / "model_index.json").write_text("{}")
+    monkeypatch.setattr(open, "ASSETS", tmp_path)
     four_bytes_each = doctor.GIB + 8_000_000
     assert list(doctor.models([place(four_bytes_each), place(four_bytes_each - 1), place(0)])) == [
         ("model", "tiny: 2.0M parameters (unet 1.5M, vae 0.5M), 4.0 MB on disk"),
-        ("", "on cpu: fits in float32, bfloat16 or float16"),
-        ("", "on cpu: fits in bfloat16 or float16"),
-        ("", "on cpu: does not fit"),
+        ("", "fits in float32, bfloat16 or float16 on cpu"),
+        ("", "fits in bfloat16 or float16 on cpu"),
+        ("", "does not fit on cpu"),
     ]
 
 

@@ -5,7 +5,6 @@ import os
 import platform
 import sys
 from collections.abc import Iterator
-from importlib import resources
 from pathlib import Path
 from typing import NamedTuple
 
@@ -103,16 +102,18 @@ def room(place: Place) -> str:
 
 def models(here: list[Place]) -> Iterator[tuple[str, str]]:
     """The models in the package: their parameters, their size, and where they fit at which precision."""
-    assets = Path(str(resources.files("maquette"))) / "assets"
-    for folder in sorted(assets.iterdir()) if assets.is_dir() else []:
+    from maquette.engine.open import find, names
+
+    for name in names():
+        folder = find(name)
         files = sorted(folder.rglob("*.safetensors"))
         parts = {str(file.parent.relative_to(folder)): count_parameters(file) for file in files}
         count = sum(parts.values())
         sizes = ", ".join(f"{part} {each / 1e6:.1f}M" for part, each in parts.items())
         disk = sum(file.stat().st_size for file in files) / 1e6
-        yield "model", f"{folder.name}: {count / 1e6:.1f}M parameters ({sizes}), {disk:.1f} MB on disk"
+        yield "model", f"{name}: {count / 1e6:.1f}M parameters ({sizes}), {disk:.1f} MB on disk"
         for place in here:
-            yield "", f"on {place.device}: {what_fits(count, place)}"
+            yield "", f"{what_fits(count, place)} on {place.device}"
 
 
 def what_fits(parameters: int, place: Place) -> str:

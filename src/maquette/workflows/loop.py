@@ -8,7 +8,6 @@ from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 from PIL import Image
@@ -19,12 +18,10 @@ from maquette.diffusion.noise import SeededNoise
 from maquette.diffusion.samplers import sampler
 from maquette.diffusion.schedules import schedule
 from maquette.diffusion.singlestep import Step
+from maquette.engine.model import Model
 from maquette.errors import MaquetteError
 from maquette.workflows.picture import Origin, encode_png, hash_latent, name_files, to_images, write_files
 from maquette.workflows.request import Request, Resolved, nearest_multiple
-
-if TYPE_CHECKING:
-    from maquette.engine.model import Model
 
 BATCH_PIXELS = 2**20  # painted at once: 64 pictures of 128 x 128, 4 of 512 x 512, 1 that is larger
 
@@ -70,7 +67,7 @@ def run(workflow: Workflow, see: Callable[[Step], object] | None = None) -> Resu
                 see(step)
 
 
-def resolve(request: Request, model: "Model") -> Resolved:
+def resolve(request: Request, model: Model) -> Resolved:
     """Fill in the model's name and its family's defaults; the size must suit the model."""
     resolved = request.resolved(model.family.defaults).model_copy(update={"model": model.name})
     for name, side in (("width", resolved.width), ("height", resolved.height)):
@@ -89,7 +86,7 @@ def batches(request: Resolved) -> list[Sequence[int]]:
 
 
 @torch.no_grad()
-def sample(model: "Model", request: Resolved, seeds: Sequence[int]) -> Generator[Step, None, Tensor]:
+def sample(model: Model, request: Resolved, seeds: Sequence[int]) -> Generator[Step, None, Tensor]:
     """Walk from noise to clean latents (B, C, h, w), one for each seed, in float32.
 
     At a first level with alpha > 0 the unknown picture is taken for unit normal too, so that x keeps the spread that
@@ -109,7 +106,7 @@ def sample(model: "Model", request: Resolved, seeds: Sequence[int]) -> Generator
     return x
 
 
-def develop(model: "Model", latents: Tensor) -> list[Image.Image]:
+def develop(model: Model, latents: Tensor) -> list[Image.Image]:
     """Decode latents (B, C, h, w) to pictures, one at a time: the memory of one, and the same pixels in any batch."""
     return [image for latent in latents.split(1) for image in to_images(model.decode(latent))]
 

@@ -3,7 +3,7 @@
 import difflib
 import secrets
 from collections.abc import Collection, Mapping
-from typing import Annotated, Any, Protocol, Self
+from typing import Annotated, Any, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import ErrorDetails
@@ -11,6 +11,7 @@ from pydantic_core import ErrorDetails
 from maquette.diffusion.samplers import SAMPLERS
 from maquette.diffusion.schedules import SCHEDULES
 from maquette.errors import MaquetteError
+from maquette.families.family import Defaults
 
 MAX_SEED = 2**63 - 1  # what a signed 64-bit integer holds
 MAX_PROMPT = 4000  # characters
@@ -34,23 +35,6 @@ _MESSAGES = {  # pydantic's error type: what to say of it; the names in braces a
     "finite_number": "must be a finite number",
     "value_error": "{error}",
 }
-
-
-class Defaults(Protocol):
-    """What a family says of the settings that a request leaves open."""
-
-    @property
-    def steps(self) -> int: ...
-    @property
-    def guidance(self) -> float: ...
-    @property
-    def sampler(self) -> str: ...
-    @property
-    def schedule(self) -> str: ...
-    @property
-    def width(self) -> int: ...
-    @property
-    def height(self) -> int: ...
 
 
 def nearest(name: str, known: Collection[str]) -> str:

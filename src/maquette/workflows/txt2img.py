@@ -1,19 +1,15 @@
 """Words to pictures."""
 
-from typing import TYPE_CHECKING
-
 import torch
 from PIL import Image
 
+from maquette.engine.model import Model
 from maquette.workflows.loop import Result, Workflow, batches, develop, fingerprints, resolve, sample
 from maquette.workflows.request import Request
 
-if TYPE_CHECKING:
-    from maquette.engine.model import Model
-
 
 @torch.no_grad()
-def txt2img(model: "Model", request: Request) -> Workflow:
+def txt2img(model: Model, request: Request) -> Workflow:
     """Paint the pictures of a request: latents from noise, then developed, one batch of seeds after the other."""
     resolved = resolve(request, model)
     images: list[Image.Image] = []
