@@ -25,7 +25,7 @@ class PaintingBar:
         console = Console(stderr=True)
         columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), _Steps(), TimeRemainingColumn())
         self._progress = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
-        self._task = self._progress.add_task("", total=None)
+        self._task = self._progress.add_task("starting", total=None)
         self._steps = self._done = 0
 
     def __enter__(self) -> Self:

@@ -58,7 +58,6 @@ def paint(
     fields: dict[str, Any], out: Path | None, device: str | None, dtype: str | None, bar: "PaintingBar"
 ) -> list[Path]:
     """Validate, open, paint and write, saying what is done; the paths of the pictures."""
-    bar.say("starting")
     import maquette
     from maquette.workflows.loop import batches, resolve, run
     from maquette.workflows.picture import check_out, free_name
