@@ -18,9 +18,6 @@ from maquette.nn.patch import grid_of, grid_positions, unpatchify
 
 TIME_WIDTH = 256  # sinusoids of the time, as the published weights were trained
 
-SIZES = {"S": (384, 12, 6), "B": (768, 12, 12), "L": (1024, 24, 16), "XL": (1152, 28, 16)}
-"""Width, layers and heads of the published sizes (table 1); each is trained with patches of 2, 4 and 8."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class DiTSpec:
@@ -36,14 +33,6 @@ class DiTSpec:
     classes: int = 1000
     learned_sigma: bool = True
     """Whether the network also predicts the variance of the reverse step (Nichol & Dhariwal 2021, section 3.1)."""
-
-
-def sized(size: str, patch: int) -> DiTSpec:
-    """The published DiT of a size, S, B, L or XL, with patches of 2, 4 or 8, for pictures of 256."""
-    if size not in SIZES:
-        raise MaquetteError(f"DiT: got size {size!r}; choose one of {', '.join(SIZES)}")
-    width, layers, heads = SIZES[size]
-    return DiTSpec(patch=patch, width=width, layers=layers, heads=heads)
 
 
 def class_vector(ids: Sequence[int | None], classes: int) -> Tensor:

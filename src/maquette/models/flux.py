@@ -19,6 +19,7 @@ from maquette.nn.network import Network
 from maquette.nn.patch import grid_of
 from maquette.nn.rope import Rotation, rotate, rotation
 
+PATCH = 2  # of the latent, in each direction
 TIME_WIDTH = 256  # sinusoids of time and guidance, as the published weights were trained
 
 
@@ -32,7 +33,6 @@ class FluxSpec:
 
     in_channels: int = 16
     out_channels: int = 16
-    patch: int = 2
     width: int = 3072
     heads: int = 24
     double: int = 19
@@ -42,7 +42,6 @@ class FluxSpec:
     guidance: bool = True
     axes: tuple[int, ...] = (16, 56, 56)
     """Features of a head that turn with each axis: of time (always 0 here), of the row, of the column."""
-    theta: float = 10_000.0
 
 
 class SingleBlock(nn.Module):
@@ -73,14 +72,14 @@ class Flux(Network):
     """(x (B, C, h, w), t (B,) or a number in [0, 1], Conditioning) -> the velocity (B, C_out, h, w).
 
     Of the conditioning it reads `tokens` (B, L, context), `vector` (B, vector), `concat`, and `guidance` (B,) where
-    the model was distilled for it. `h` and `w` are multiples of the patch.
+    the model was distilled for it. `h` and `w` are multiples of 2.
     """
 
     def __init__(self, spec: FluxSpec) -> None:
         super().__init__()
         self.spec = spec
         width = spec.width
-        self.patch_embed = nn.Linear(spec.patch**2 * spec.in_channels, width)
+        self.patch_embed = nn.Linear(PATCH**2 * spec.in_channels, width)
         self.time_embed = MLP(TIME_WIDTH, width, "silu", out=width)
         self.vector_embed = MLP(spec.vector, width, "silu", out=width)
         self.guidance_embed = MLP(TIME_WIDTH, width, "silu", out=width) if spec.guidance else None
@@ -88,7 +87,7 @@ class Flux(Network):
         joint = [JointBlock(width, spec.heads, qk_norm=True) for _ in range(spec.double)]
         self.double_blocks = nn.ModuleList(joint)
         self.single_blocks = nn.ModuleList([SingleBlock(width, spec.heads) for _ in range(spec.single)])
-        self.final = FinalLayer(width, spec.patch**2 * spec.out_channels)
+        self.final = FinalLayer(width, PATCH**2 * spec.out_channels)
 
     def embed(self, t: Tensor, conditioning: Conditioning) -> Tensor:
         """The embedding (B, width) of time, guidance and vector, after its SiLU: what every block is modulated by."""
@@ -104,16 +103,16 @@ class Flux(Network):
         positions = torch.zeros(text + rows * columns, 3, device=self.device)
         positions[text:, 1] = torch.arange(rows, device=self.device).repeat_interleave(columns)
         positions[text:, 2] = torch.arange(columns, device=self.device).repeat(rows)
-        return rotation(positions, self.spec.axes, self.spec.theta)
+        return rotation(positions, self.spec.axes)
 
     def forward(self, x: Tensor, t: Tensor | float, conditioning: Conditioning) -> Tensor:
         if conditioning.concat is not None:
             x = torch.cat([x, conditioning.concat.to(x)], dim=1)
         x = self.to_input(x)
         emb = self.embed(torch.as_tensor(t, device=x.device).expand(len(x)), conditioning)
-        rows, columns = grid_of(x, self.spec.patch)
+        rows, columns = grid_of(x, PATCH)
         text = self.context_embed(needed(conditioning.tokens, "tokens", "FLUX").to(emb))
-        patches = F.pixel_unshuffle(x, self.spec.patch)  # (B, C p p, rows, columns), channels outermost
+        patches = F.pixel_unshuffle(x, PATCH)  # (B, C p p, rows, columns), channels outermost
         image = self.patch_embed(patches.flatten(2).transpose(1, 2))
         turn = self.rotation(text.shape[1], rows, columns)
 
@@ -123,4 +122,4 @@ class Flux(Network):
         for block in self.single_blocks:
             both = self.run(block, both, emb, turn)
         patches = self.final(both[:, text.shape[1] :], emb).transpose(1, 2).unflatten(2, (rows, columns))
-        return F.pixel_shuffle(patches, self.spec.patch)
+        return F.pixel_shuffle(patches, PATCH)

@@ -3,7 +3,7 @@
 from typing import NamedTuple
 
 from maquette.errors import MaquetteError
-from maquette.models.flux import Flux, FluxSpec
+from maquette.models.flux import PATCH, Flux, FluxSpec
 from maquette.models.joint_names import (
     EMBEDS_DIFFUSERS,
     FINAL_MODULATION_DIFFUSERS,
@@ -14,7 +14,7 @@ from maquette.models.joint_names import (
 from maquette.weights.dialect import Dialect, Source, Table, counted, layers, recognise, size
 from maquette.weights.view import Weights, describe
 
-PUBLISHED = FluxSpec()
+AXES = FluxSpec.axes
 
 OUTER_ORIGINAL: Names = {
     "patch_embed": "img_in",
@@ -132,15 +132,14 @@ PLACES_DIFFUSERS = Places(
 
 def _spec(view: Weights, at: Places) -> FluxSpec:
     width, head_width = size(view, at.patch, 0), size(view, at.query_norm, 0)
-    if width % head_width or head_width != sum(PUBLISHED.axes):
+    if width % head_width or head_width != sum(AXES):
         raise MaquetteError(
             f"{describe(view)}: width {width} with heads of {head_width}; in published networks heads are "
-            f"{sum(PUBLISHED.axes)} wide and turn over {PUBLISHED.axes} features: give the spec it was made with"
+            f"{sum(AXES)} wide and turn over {AXES} features: give the spec it was made with"
         )
-    places = PUBLISHED.patch**2
     return FluxSpec(
-        in_channels=size(view, at.patch, 1) // places,
-        out_channels=size(view, at.out, 0) // places,
+        in_channels=size(view, at.patch, 1) // PATCH**2,
+        out_channels=size(view, at.out, 0) // PATCH**2,
         width=width,
         heads=width // head_width,
         double=len(counted(view, at.double)),
@@ -164,7 +163,7 @@ def spec_from_diffusers(view: Weights) -> FluxSpec:
 def spec_from_weights(view: Weights) -> FluxSpec:
     """Read every number of the spec off names and shapes, in either layout.
 
-    Shapes cannot tell the patch and the rotary axes: they are those of every published network.
+    Shapes cannot tell the rotary axes: they are those of every published network.
 
     Raises:
         MaquetteError: the layout is unknown, or heads are not as wide as the published ones.
