@@ -1,9 +1,10 @@
 """From a specification and a weight view to a network: no random numbers, no second copy."""
 
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
+from torch.overrides import TorchFunctionMode
 
 from maquette.errors import MaquetteError
 from maquette.nn.network import Network
@@ -13,9 +14,21 @@ N = TypeVar("N", bound=torch.nn.Module)
 Spec = TypeVar("Spec")
 
 
+class _NoInitialisation(TorchFunctionMode):
+    """Leaves tensors alone that layers would fill with initial values: on the meta device that costs a second."""
+
+    def __torch_function__(
+        self, function: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if getattr(function, "__module__", None) == "torch.nn.init":
+            return kwargs["tensor"] if "tensor" in kwargs else args[0]
+        return function(*args, **kwargs)
+
+
 def outline(kind: Callable[[Spec], N], spec: Spec) -> N:
     """The network with its names and shapes, but no memory behind them."""
-    with torch.device("meta"):
+    with torch.device("meta"), _NoInitialisation():
         return kind(spec)
 
 
