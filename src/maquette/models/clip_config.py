@@ -60,15 +60,15 @@ def image_from_config(options: Mapping[str, Any], where: str = "config.json") ->
 def _tower(options: Mapping[str, Any], where: str, part: str) -> tuple[Config, int | None]:
     """One tower's options, and the width of its projection if its class has one."""
     whole = Config(options, where)
-    inner = whole.get(part)
+    inner, projection = whole.get(part), None
     if isinstance(inner, Mapping):
         config, projection = Config(inner, where), whole.integer("projection_dim", 512)
     else:
         config, classes = whole, whole.get("architectures", [])
         if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):
             raise whole.refuse("architectures", "expected names of classes")
-        projects = any(name.endswith("WithProjection") for name in classes)
-        projection = whole.integer("projection_dim", 512) if projects else None
+        if any(name.endswith("WithProjection") for name in classes):
+            projection = whole.integer("projection_dim", 512)
     config.expect({"layer_norm_eps": EPS})
     return config, projection
 
@@ -103,6 +103,7 @@ def text_to_config(spec: CLIPTextSpec) -> dict[str, Any]:
         "layer_norm_eps": EPS,
         "projection_dim": spec.projection or spec.width,
         "eos_token_id": spec.end,
+        "bos_token_id": None,  # nobody reads it, and the default lies beyond small vocabularies
     }
 
 

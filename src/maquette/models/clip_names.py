@@ -11,7 +11,8 @@ from functools import partial
 
 from maquette.errors import MaquetteError
 from maquette.models.clip import CLIPImage, CLIPImageSpec, CLIPText, CLIPTextSpec
-from maquette.weights.dialect import TRANSPOSED, Dialect, Source, Table, counted, join, layers, recognise, size
+from maquette.weights.dialect import TRANSPOSED, Dialect, Source, Table, counted, join, layers, recognise, size, targets
+from maquette.weights.lora import Target
 from maquette.weights.view import Weights, describe
 
 Names = Mapping[str, str | Sequence[str]]
@@ -68,6 +69,14 @@ def text_open_clip(network: CLIPText) -> Table:
     if network.projection is not None:
         table["projection.weight"] = Source(("text_projection",), TRANSPOSED)
     return table | _open_clip_layers(network, "")
+
+
+def text_lora_targets(network: CLIPText, position: int = 1) -> list[Target]:
+    """Where LoRA files may speak of a model's first, second, ... text tower; all use transformers' names."""
+    roots = ("text_encoder" if position == 1 else f"text_encoder_{position}",)
+    kohya = ("lora_te", "lora_te1") if position == 1 else (f"lora_te{position}",)
+    tables = (text_hf("text_model", network), text_hf("", network))
+    return targets(network, tables, roots=roots, kohya=kohya)
 
 
 def image_hf(network: CLIPImage) -> Table:

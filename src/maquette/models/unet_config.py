@@ -64,16 +64,18 @@ def from_config(options: Mapping[str, Any], where: str = "config.json") -> UNetS
     attends_up = _attends(config, "up_block_types", levels, 1)
     depths = _depths(config, "transformer_layers_per_block", [1] * levels)
     depths_up = _depths(config, "reverse_transformer_layers_per_block", depths[::-1])
-    heads, head_width = _heads(config, widths)
     contexts = config.integers("cross_attention_dim", levels, 1280)
     if len(set(contexts)) > 1:
         raise config.refuse("cross_attention_dim", "this network has one context for all levels")
+    middle = _middle(config, depths[-1])
+    attended = [there or back for there, back in zip(attends_down, reversed(attends_up), strict=True)]
+    heads, head_width = _heads(config, widths, [*attended[:-1], attended[-1] or bool(middle)])
     spec = UNetSpec(
         in_channels=config.integer("in_channels", 4),
         out_channels=config.integer("out_channels", 4),
         widths=widths,
         down=_levels(config, attends_down, depths, blocks),
-        middle=_middle(config, depths[-1]),
+        middle=middle,
         up=_levels(config, attends_up, depths_up, tuple(number + 1 for number in reversed(blocks))),
         context=contexts[0],
         heads=heads,
@@ -136,16 +138,17 @@ def _middle(config: Config, depth: Depth) -> int | None:
     return depth if isinstance(depth, int) else depth[0]
 
 
-def _heads(config: Config, widths: tuple[int, ...]) -> tuple[int | None, int | None]:
-    """(heads, width of a head), one of them None; a list of equal head widths means the second."""
-    heads = config.integers("attention_head_dim", len(widths), 8)
+def _heads(config: Config, widths: tuple[int, ...], attended: list[bool]) -> tuple[int | None, int | None]:
+    """(heads, width of a head), one of them None: one number is heads everywhere, a list of them heads of one width."""
+    numbers = config.integers("attention_head_dim", len(widths), 8)
     if isinstance(config.get("attention_head_dim", 8), int):
-        return heads[0], None
-    head_widths = {width // number for width, number in zip(widths, heads, strict=True)}
-    if len(head_widths) == 1:
-        return None, head_widths.pop()
-    if len(set(heads)) == 1:
-        return heads[0], None
+        return numbers[0], None
+    levels = [(width, number) for width, number, attends in zip(widths, numbers, attended, strict=True) if attends]
+    head_widths = {width // number for width, number in levels}
+    if len(head_widths) <= 1:
+        return None, head_widths.pop() if head_widths else widths[0] // numbers[0]
+    if len({number for _, number in levels}) == 1:
+        return levels[0][1], None
     raise config.refuse("attention_head_dim", "neither the number of heads nor their width is the same at all levels")
 
 
@@ -174,7 +177,7 @@ def to_config(spec: UNetSpec, *, sample_size: int | None = None) -> dict[str, An
         "up_block_types": [_kind(level, 1) for level in spec.up],
         "mid_block_type": {None: None, 0: MIDDLE_PLAIN}.get(spec.middle, MIDDLE_ATTENDING),
         "cross_attention_dim": spec.context,
-        "attention_head_dim": spec.heads if spec.heads else [spec.heads_at(width) for width in spec.widths],
+        "attention_head_dim": spec.heads if spec.heads else [max(1, spec.heads_at(width)) for width in spec.widths],
         "use_linear_projection": spec.linear_projection,
         "norm_num_groups": spec.groups,
         "norm_eps": RES_EPS,

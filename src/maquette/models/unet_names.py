@@ -11,7 +11,8 @@ from typing import NamedTuple
 from maquette.errors import MaquetteError
 from maquette.models.unet import SpatialTransformer, UNet, UNetSpec
 from maquette.nn.resnet import ResBlock
-from maquette.weights.dialect import CONV_1X1, LINEAR, Dialect, Table, counted, layers, recognise, size
+from maquette.weights.dialect import CONV_1X1, LINEAR, Dialect, Table, counted, layers, recognise, size, targets
+from maquette.weights.lora import Target
 from maquette.weights.view import Weights, describe
 
 Names = Mapping[str, str | Sequence[str]]
@@ -140,6 +141,11 @@ def _transformer(transformer: SpatialTransformer, ours: str, theirs: str, spec: 
     for index, block in enumerate(transformer.blocks):
         table |= layers(block, f"{ours}.blocks.{index}", f"{theirs}.transformer_blocks.{index}", TRANSFORMER_BLOCK)
     return table
+
+
+def lora_targets(network: UNet) -> list[Target]:
+    """Where LoRA files may speak of the network: in both layouts' names, dotted or joined by underscores."""
+    return targets(network, (original(network), diffusers(network)), roots=("unet", ""), kohya=("lora_unet",))
 
 
 class Level(NamedTuple):

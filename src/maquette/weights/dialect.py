@@ -7,7 +7,7 @@ for every tensor and tells which rows a published layer became. Nothing is compu
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import reduce
 from itertools import accumulate, count
 from pathlib import Path
@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from maquette.errors import MaquetteError
+from maquette.weights.lora import Target
 from maquette.weights.view import InMemory, View, Weights, describe
 
 Module = TypeVar("Module", bound=nn.Module)
@@ -270,12 +271,27 @@ class Dialect(Generic[Module, Spec]):
     """Regular expressions for tensors that such files may hold and nobody needs."""
 
     def read(self, theirs: Weights, network: Module) -> Weights:
-        """The tensors of `network` under our names; strict, see `read`."""
-        return read(theirs, self.table(network), self.ignored, self.name)
+        """The tensors of `network` under our names.
+
+        Raises:
+            MaquetteError: a tensor is missing, left over, or of another shape than the network's.
+        """
+        view = read(theirs, self.table(network), self.ignored, self.name)
+        _check_shapes(view, network)
+        return view
 
     def write(self, ours: Mapping[str, Tensor], network: Module) -> Weights:
-        """The tensors of `network` under this dialect's names; strict, see `write`."""
+        """The tensors of `network` under this dialect's names; see `write`."""
         return write(ours, self.table(network))
+
+
+def _check_shapes(view: Weights, network: nn.Module) -> None:
+    for name, tensor in network.state_dict().items():
+        if view.shape(name) != tuple(tensor.shape):
+            raise MaquetteError(
+                f"{describe(view)}: the network has {name!r} of shape {tuple(tensor.shape)}, the file of "
+                f"{view.shape(name)}; give the spec it was made with"
+            )
 
 
 def recognise(view: Weights, dialects: Sequence[Dialect[Module, Spec]]) -> Dialect[Module, Spec]:
@@ -307,6 +323,34 @@ def size(view: Weights, name: str, axis: int) -> int:
         found = f"is of shape {view.shape(name)}" if name in view else "is missing"
         raise MaquetteError(f"{describe(view)}: tensor {name!r} {found}; the file is damaged or of another kind")
     return view.shape(name)[axis]
+
+
+def targets(network: nn.Module, tables: Iterable[Table], *, roots: Sequence[str], kohya: Sequence[str]) -> list[Target]:
+    """Where a LoRA file may speak of the network's weights, in the spellings of all the tables' dialects.
+
+    `roots` are what stands before a dotted name ("unet" of `unet.mid_block...`; "" for nothing), `kohya` what stands
+    before a name joined by underscores ("lora_unet").
+    """
+    found: dict[tuple[object, ...], Target] = {}
+    for table in tables:
+        for name, source in table.items():
+            if source.change is TRANSPOSED or not all(other.endswith(".weight") for other in source.names):
+                continue  # adapters know such a tensor by its name in another dialect
+            swapped = source.change is SWAPPED
+            part = None if source.part is None else slice(*source.part)
+            bounds = source.bounds(network.get_parameter(name).shape[0])
+            for other, (start, stop) in zip(source.names, bounds, strict=True):
+                rows = slice(start, stop) if len(bounds) > 1 else None
+                place = (name, start, stop, source.part, swapped)
+                target = found.setdefault(place, Target(name, (), rows, part, swapped))
+                spelt = _spellings(other.removesuffix(".weight"), roots, kohya)
+                found[place] = replace(target, spellings=(*target.spellings, *spelt))
+    return list(found.values())
+
+
+def _spellings(module: str, roots: Sequence[str], kohya: Sequence[str]) -> Iterator[str]:
+    yield from (join(root, module) for root in roots)
+    yield from (f"{root}_{module.replace('.', '_')}" for root in kohya)
 
 
 BOOKKEEPING = (
