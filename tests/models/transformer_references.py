@@ -22,7 +22,7 @@ from maquette.models import (
 from maquette.models.dit import DiT, DiTSpec, class_vector
 from maquette.models.flux import Flux, FluxSpec, SingleBlock
 from maquette.models.mmdit import MMDiT, MMDiTSpec
-from maquette.models.t5 import T5, T5Spec
+from maquette.models.t5 import T5, T5Attention, T5Spec
 from maquette.nn.joint import QKV
 
 # Layers that feed the residual stream are small, so that a norm's epsilon shows; in DiT, positions keep it large.
@@ -52,6 +52,8 @@ def randomise(network: nn.Module, seed: int = 0) -> nn.Module:
             product = module.up if isinstance(module, SingleBlock) else module.linear
             for tensor in (product.weight, product.bias):
                 tensor[: 2 * product.in_features] *= 0.01
+        if isinstance(module, T5Attention):  # nothing divides its scores
+            module.qkv.weight[: module.qkv.out_features // 3] *= (module.out.in_features / module.heads) ** -0.5
     return network.eval()
 
 
