@@ -91,10 +91,10 @@ class Flux(Network):
 
     def embed(self, t: Tensor, conditioning: Conditioning) -> Tensor:
         """The embedding (B, width) of time, guidance and vector, after its SiLU: what every block is modulated by."""
-        emb = self.time_embed(sinusoids(1000.0 * t, TIME_WIDTH).to(self.dtype))
+        emb = self.time_embed(sinusoids(1000.0 * t.float(), TIME_WIDTH).to(self.dtype))
         if self.guidance_embed is not None:
-            guidance = needed(conditioning.guidance, "guidance", "FLUX").to(t.device)
-            emb = emb + self.guidance_embed(sinusoids(1000.0 * guidance, TIME_WIDTH).to(emb))
+            guidance = 1000.0 * needed(conditioning.guidance, "guidance", "FLUX").to(t.device).float()
+            emb = emb + self.guidance_embed(sinusoids(guidance, TIME_WIDTH).to(emb))
         vector = needed(conditioning.vector, "vector", "FLUX")
         return F.silu(emb + self.vector_embed(vector.to(emb)))
 

@@ -78,7 +78,7 @@ class MMDiT(Network):
 
     def embed(self, t: Tensor, conditioning: Conditioning) -> Tensor:
         """The embedding (B, width) of time and vector, after its SiLU: what every block is modulated by."""
-        emb = self.time_embed(sinusoids(1000.0 * t, TIME_WIDTH).to(self.dtype))
+        emb = self.time_embed(sinusoids(1000.0 * t.float(), TIME_WIDTH).to(self.dtype))
         vector = needed(conditioning.vector, "vector", "MMDiT")
         return F.silu(emb + self.vector_embed(vector.to(emb)))
 
