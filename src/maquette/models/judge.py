@@ -8,6 +8,7 @@ pictures; the evaluation asks it what they show.
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -31,7 +32,7 @@ class JudgeSpec:
     widths: tuple[int, int, int] = (32, 96, 192)
     """At strides of 4, 8 and 16 pixels."""
     deep_blocks: int = 2
-    background_width: int = 24
+    background_width: int = 32
     background_grid: int = 4
     groups: int = 8
 
@@ -74,7 +75,7 @@ class Judge(Network):
         self.norm_out = GroupNorm(spec.groups, middle, eps=EPS)
         self.emoji = nn.Linear(middle, 1 + spec.emoji)
         self.recolour = nn.Linear(middle, 1 + spec.recolours)
-        self.background_in = nn.Conv2d(middle, spec.background_width, 1)
+        self.background_in = nn.Conv2d(3 + middle, spec.background_width, 1)
         colours = 2 * spec.backgrounds
         self.background_out = nn.Linear(spec.background_width * spec.background_grid**2, colours + DIRECTIONS)
 
@@ -89,13 +90,14 @@ class Judge(Network):
         x = detail + F.interpolate(self.up(x), scale_factor=2.0, mode="nearest")
         return F.silu(self.norm_out(self.run(self.joined, x)))
 
-    def backdrop(self, cells: Tensor) -> Backdrop:
-        """The background, from what `look` gave."""
-        coarse = F.adaptive_avg_pool2d(F.silu(self.background_in(cells)), self.spec.background_grid)
+    def backdrop(self, x: Tensor, cells: Tensor) -> Backdrop:
+        """The background, from the pictures' own colours (normalisation blurs them) and what `look` gave."""
+        seen = torch.cat([F.avg_pool2d(self.to_input(x), CELL), cells], dim=1)
+        coarse = F.adaptive_avg_pool2d(F.silu(self.background_in(seen)), self.spec.background_grid)
         colours = self.spec.backgrounds
         return Backdrop(*self.background_out(coarse.flatten(1)).split((colours, colours, DIRECTIONS), dim=1))
 
     def forward(self, x: Tensor) -> Opinion:
         cells = self.look(x)
         rows = cells.permute(0, 2, 3, 1)
-        return Opinion(self.emoji(rows), self.recolour(rows), self.backdrop(cells), cells.mean((2, 3)))
+        return Opinion(self.emoji(rows), self.recolour(rows), self.backdrop(x, cells), cells.mean((2, 3)))

@@ -111,13 +111,14 @@ class JudgeTask:
     def update(self, step: int, batch: Batch) -> Mapping[str, float]:
         assert batch.maps is not None
         wanted = labels(batch.scenes, batch.maps)
-        cells = self.judge.look(degrade(to_signed(batch.pictures), generator(self.seed, step, DAMAGE)))
+        x = degrade(to_signed(batch.pictures), generator(self.seed, step, DAMAGE))
+        cells = self.judge.look(x)
         rows = cells.permute(0, 2, 3, 1)
         counted = self._counted(step, wanted.emoji > 0)
         rows, told = rows[counted], wanted.emoji[counted]
         emoji, things = self.judge.emoji(rows).float(), told > 0
         recolour = self.judge.recolour(rows[things]).float()
-        backdrop = [logits.float() for logits in self.judge.backdrop(cells)]
+        backdrop = [logits.float() for logits in self.judge.backdrop(x, cells)]
         names = zip(backdrop, wanted.backdrop.unbind(1), strict=True)
         loss = F.cross_entropy(emoji, told)
         loss = loss + self.recipe.recolour * F.cross_entropy(recolour, wanted.recolour[counted][things])
