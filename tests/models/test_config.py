@@ -135,7 +135,7 @@ def test_vae_config() -> None:
     [
         {"latents_mean": [0.0] * 4},
         {"use_post_quant_conv": False},
-        {"mid_block_add_attention": False},
+        {"mid_block_add_attention": 3},
         {"down_block_types": ["DownEncoderBlock2D"] * 3},
         {"out_channels": 4},
         {"scaling_factor": "0.18"},

@@ -1,6 +1,7 @@
 """The patch critic (Isola et al. 2017, "pix2pix"), which tells drawn patches from reconstructed ones in stage one."""
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -25,7 +26,7 @@ class Critic(Network):
         widths = [spec.width * min(2**i, 8) for i in range(spec.layers + 1)]
         self.blocks = nn.ModuleList([nn.Conv2d(3, widths[0], 4, stride=2, padding=1)])
         self.norms = nn.ModuleList([nn.Identity()])
-        for index, (before, after) in enumerate(zip(widths, widths[1:], strict=False)):
+        for index, (before, after) in enumerate(pairwise(widths)):
             stride = 2 if index + 1 < spec.layers else 1
             self.blocks.append(nn.Conv2d(before, after, 4, stride=stride, padding=1, bias=False))
             self.norms.append(GroupNorm(min(32, after), after))

@@ -6,16 +6,11 @@ It also says what no shape tells: how a family scales the latents, and whether h
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from maquette.models import pyramid_config
 from maquette.models.config import Config
 from maquette.models.vae import VAESpec
 
-DOWN, UP = "DownEncoderBlock2D", "UpDecoderBlock2D"
-FIXED: Mapping[str, Any] = {
-    "act_fn": "silu",
-    "latents_mean": None,
-    "latents_std": None,
-    "mid_block_add_attention": True,
-}
+FIXED: Mapping[str, Any] = {"latents_mean": None, "latents_std": None}
 IRRELEVANT = ("sample_size",)
 
 
@@ -36,26 +31,10 @@ def from_config(options: Mapping[str, Any], where: str = "config.json") -> VAECo
         MaquetteError: an option is damaged, or asks for what the network does not compute.
     """
     config = Config(options, where)
-    widths = config.integers("block_out_channels")
-    channels = config.integer("in_channels", 3)
+    config.expect(FIXED)
     quant_conv = config.flag("use_quant_conv", True)
-    config.expect(
-        {
-            **FIXED,
-            "out_channels": channels,
-            "down_block_types": config.get("down_block_types") and [DOWN] * len(widths),
-            "up_block_types": config.get("up_block_types") and [UP] * len(widths),
-            "use_post_quant_conv": quant_conv,
-        }
-    )
-    spec = VAESpec(
-        channels=config.integer("latent_channels", 4),
-        widths=widths,
-        res_blocks=config.integer("layers_per_block", 1),
-        groups=config.integer("norm_num_groups", 32),
-        in_channels=channels,
-        quant_conv=quant_conv,
-    )
+    config.expect({"use_post_quant_conv": quant_conv})
+    spec = VAESpec(**pyramid_config.numbers(config), quant_conv=quant_conv)
     found = VAEConfig(
         spec,
         config.number("scaling_factor", VAEConfig._field_defaults["scale"]),
@@ -74,15 +53,7 @@ def to_config(config: VAEConfig, *, sample_size: int | None = None) -> dict[str,
     spec = config.spec
     options: dict[str, Any] = {
         "_class_name": "AutoencoderKL",
-        "in_channels": spec.in_channels,
-        "out_channels": spec.in_channels,
-        "latent_channels": spec.channels,
-        "block_out_channels": list(spec.widths),
-        "layers_per_block": spec.res_blocks,
-        "down_block_types": [DOWN] * len(spec.widths),
-        "up_block_types": [UP] * len(spec.widths),
-        "norm_num_groups": spec.groups,
-        "act_fn": "silu",
+        **pyramid_config.options(spec),
         "use_quant_conv": spec.quant_conv,
         "use_post_quant_conv": spec.quant_conv,
         "scaling_factor": config.scale,
