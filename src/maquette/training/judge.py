@@ -23,6 +23,7 @@ from maquette.engine.open import ASSETS, read_json
 from maquette.errors import MaquetteError
 from maquette.models.judge import CELL, Judge, JudgeSpec
 from maquette.training.autoencoder import to_signed
+from maquette.training.checkpoint import digest
 from maquette.training.degradation import degrade
 from maquette.training.emoji import catalogue, fingerprint
 from maquette.training.learner import Learner, OptimiserSpec, Precision
@@ -34,7 +35,7 @@ from maquette.weights.atomic_file import replacing
 from maquette.weights.safetensors_file import SafetensorsFile, write_safetensors
 
 STREAM = 77  # the seed of its scenes
-SHIPPED = ASSETS / "judge"
+SHIPPED, WEIGHTS = ASSETS / "judge", "judge.safetensors"
 COVERED = 0.25  # of a cell's pixels make it foreground
 RECOLOUR_LABELS = {None: 0} | {colour: label for label, colour in enumerate(RECOLOURS, 1)}
 BACKGROUND_LABELS = {colour: label for label, colour in enumerate(BACKGROUNDS)}
@@ -174,7 +175,7 @@ def train_judge(
 def save_judge(folder: Path, spec: JudgeSpec, weights: Mapping[str, Tensor], recipe: Mapping[str, object]) -> None:
     """Write a judge's weights in half precision, its shape, how it was trained and the catalogue that it knows."""
     folder.mkdir(parents=True, exist_ok=True)
-    write_safetensors(folder / "judge.safetensors", {name: weight.half() for name, weight in weights.items()})
+    write_safetensors(folder / WEIGHTS, {name: weight.half() for name, weight in weights.items()})
     record = {"spec": asdict(spec), "catalogue": fingerprint(), "recipe": recipe}
     with replacing(folder / "config.json") as file:
         file.write((json.dumps(record, indent=2) + "\n").encode())
@@ -194,5 +195,10 @@ def load_judge(folder: Path = SHIPPED) -> Judge:
         )
     told = record["spec"]
     spec = JudgeSpec(**{**told, "widths": tuple(told["widths"])})
-    weights = SafetensorsFile(folder / "judge.safetensors")
+    weights = SafetensorsFile(folder / WEIGHTS)
     return fill(outline(Judge, spec), weights, torch.device("cpu"), torch.float32)
+
+
+def judge_hash(folder: Path = SHIPPED) -> str:
+    """Ten digits that change with a saved judge's weights."""
+    return digest(folder / WEIGHTS)[:10]
