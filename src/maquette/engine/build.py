@@ -46,7 +46,7 @@ def fill(network: N, weights: Weights, device: torch.device, dtype: torch.dtype)
                 f"{tuple(parameter.shape)}; its config.json belongs to other weights"
             )
     network.load_state_dict({name: weights[name].to(device, dtype) for name in wanted}, assign=True)
-    return network.eval().requires_grad_(False).to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+    return network.eval().requires_grad_(False).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
 def fastest_device() -> torch.device:

@@ -1,6 +1,7 @@
 """Opening a model: by the name of one in the package, or from a folder in the diffusers layout."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
@@ -41,25 +42,28 @@ def open(name: str | Path, *, device: str | None = None, dtype: str | torch.dtyp
     family = _family(index, folder)
     place = fastest_device() if device is None else _device(device)
     precision = _precision(dtype, place)
-    unet_spec = unet_config.from_config(read_json(folder / "unet/config.json"), str(folder / "unet/config.json"))
-    network = outline(UNet, unet_spec)
-    weights = open_weights(folder / "unet")
-    fill(network, recognise(weights, unet_names.DIALECTS).read(weights, network), place, precision)
-    first_stage = _first_stage(folder / "vae", place, precision)
     process, prediction = family.process, family.prediction
     scheduler = folder / "scheduler/scheduler_config.json"
     if scheduler.exists():
         process, prediction = read_scheduler(read_json(scheduler), str(scheduler))
-    side = read_json(folder / "unet/config.json").get("sample_size")
-    if isinstance(side, int) and 0 < side <= 1024:
+    encoders = [_text_encoder(folder, part, place, precision) for part in family.encoders]
+    first_stage = _first_stage(folder / "vae", place, precision)
+    config = folder / "unet/config.json"
+    options = read_json(config)
+    network = outline(UNet, unet_config.from_config(options, str(config)))
+    weights = open_weights(folder / "unet")
+    fill(network, recognise(weights, unet_names.DIALECTS).read(weights, network), place, precision)
+    _check_fit(folder, network, first_stage, encoders)
+    side = options.get("sample_size")
+    if type(side) is int and 0 < side <= 1024:
         side *= first_stage.vae.spec.factor
         family = replace(family, defaults=replace(family.defaults, width=side, height=side))
     return Model(
-        folder.name,
+        folder.resolve().name,
         family,
         process=process,
         prediction=prediction,
-        encoders=[_text_encoder(folder, part, place, precision) for part in family.encoders],
+        encoders=encoders,
         network=network,
         first_stage=first_stage,
         weights_path=_weights_path(weights, folder),
@@ -71,10 +75,14 @@ def find(name: str | Path) -> Path:
     packaged = ASSETS / str(name)
     if str(name) in names():
         return packaged
-    path = Path(name).expanduser()
-    if (path / INDEX).is_file():
-        return path
-    if path.exists():
+    try:
+        path = Path(name).expanduser()
+        if (path / INDEX).is_file():
+            return path
+        is_there = path.exists()
+    except (OSError, ValueError, RuntimeError):  # too long, or with characters that no path has
+        is_there = False
+    if is_there:
         raise MaquetteError(f"{path}: is no model folder, for it holds no {INDEX}")
     raise MaquetteError(f"there is no model {str(name)!r}: give one of {', '.join(names()) or 'none'}, or a folder")
 
@@ -99,7 +107,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 def _family(index: dict[str, Any], folder: Path) -> Family:
     named = index.get(FAMILY_KEY)
-    if named in FAMILIES:
+    if isinstance(named, str) and named in FAMILIES:
         return FAMILIES[named]
     pipeline = index.get("_class_name")
     for family in FAMILIES.values():
@@ -115,9 +123,9 @@ def _pipelines() -> str:
 def _device(name: str) -> torch.device:
     try:
         device = torch.device(name)
-        torch.empty(1, device=device)
+        torch.ones(1, device=device).cpu()
     except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
+        reason = str(error).split("\n")[0]
         raise MaquetteError(f"device {name!r} cannot be used here ({reason}); try cpu") from None
     return device
 
@@ -125,11 +133,10 @@ def _device(name: str) -> torch.device:
 def _precision(dtype: str | torch.dtype | None, device: torch.device) -> torch.dtype:
     if dtype is None:
         return torch.float32 if device.type == "cpu" else torch.float16
-    if isinstance(dtype, torch.dtype):
-        return dtype
-    if dtype not in DTYPES:
-        raise MaquetteError(f"unknown precision {dtype!r}; use {', '.join(DTYPES)}")
-    return DTYPES[dtype]
+    wanted = DTYPES.get(dtype) if isinstance(dtype, str) else dtype
+    if isinstance(wanted, torch.dtype) and wanted.is_floating_point:
+        return wanted
+    raise MaquetteError(f"unknown precision {str(dtype)!r}; use {', '.join(DTYPES)}")
 
 
 def _first_stage(folder: Path, device: torch.device, dtype: torch.dtype) -> FirstStage:
@@ -146,8 +153,27 @@ def _text_encoder(folder: Path, part: str, device: torch.device, dtype: torch.dt
     weights = open_weights(folder / part)
     tower = outline(CLIPText, spec)
     fill(tower, recognise(weights, clip_names.TEXT_DIALECTS).read(weights, tower), device, dtype)
-    tokenizer = CLIPTokenizer.read(folder / part.replace("text_encoder", "tokenizer"), length=spec.positions)
+    words = folder / part.replace("text_encoder", "tokenizer")
+    tokenizer = CLIPTokenizer.read(words, length=spec.positions)
+    if max(tokenizer.vocabulary.values()) >= spec.vocabulary:
+        raise MaquetteError(
+            f"{words}: has {len(tokenizer)} words, more than the {spec.vocabulary} that {folder / part} knows; "
+            "it belongs to another model"
+        )
     return TextEncoder(tokenizer, tower)
+
+
+def _check_fit(folder: Path, network: UNet, first_stage: FirstStage, encoders: Sequence[TextEncoder]) -> None:
+    """Refuse parts of different models."""
+    context = sum(encoder.tower.spec.width for encoder in encoders)
+    for what, wanted, given in (
+        ("latent channels", network.spec.out_channels, first_stage.vae.spec.channels),
+        ("context widths", network.spec.context, context),
+    ):
+        if wanted != given:
+            raise MaquetteError(
+                f"{folder}: the {what} of its parts differ ({wanted} and {given}); use parts of one model"
+            )
 
 
 def _weights_path(weights: Any, folder: Path) -> Path:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from maquette.diffusion.prediction import EPSILON, SAMPLE, V, Prediction
+from maquette.diffusion.prediction import EPSILON, SAMPLE, Prediction, V
 from maquette.diffusion.process import Discrete
 from maquette.errors import MaquetteError
 from maquette.models.config import Config
@@ -12,6 +12,7 @@ BETAS = {
     "linear": Discrete.linear,
     "scaled_linear": Discrete.scaled_linear,
 }
+MOST_STEPS = 100_000
 PREDICTIONS: dict[str, Prediction] = {"epsilon": EPSILON, "sample": SAMPLE, "v_prediction": V}
 
 
@@ -22,6 +23,7 @@ def read_scheduler(options: Mapping[str, Any], where: str) -> tuple[Discrete, Pr
         MaquetteError: an option is damaged or unknown.
     """
     config = Config(options, where)
+    config.expect({"trained_betas": None, "use_flow_sigmas": False})
     betas = str(config.get("beta_schedule", "linear"))
     prediction = str(config.get("prediction_type", "epsilon"))
     steps = config.integer("num_train_timesteps", 1000)
@@ -32,10 +34,14 @@ def read_scheduler(options: Mapping[str, Any], where: str) -> tuple[Discrete, Pr
     ):
         if value not in known:
             raise MaquetteError(f"{where}: {name} is {value!r}; known are {', '.join(known)}")
+    if not 2 <= steps <= MOST_STEPS:
+        raise config.refuse("num_train_timesteps", f"expected 2 to {MOST_STEPS}")
     if betas == "squaredcos_cap_v2":
         process = Discrete.cosine(steps, zero_terminal_snr=zero_snr)
     else:
-        first, last = float(config.get("beta_start", 0.0001)), float(config.get("beta_end", 0.02))
+        first, last = config.number("beta_start", 0.0001), config.number("beta_end", 0.02)
+        if not 0 < first < last < 1:
+            raise config.refuse("beta_start", f"expected 0 < beta_start < beta_end < 1, and beta_end is {last}")
         process = BETAS[betas](first, last, steps, zero_terminal_snr=zero_snr)
     return process, PREDICTIONS[prediction]
 

@@ -14,33 +14,40 @@ from maquette.errors import MaquetteError
 
 START, END = "<|startoftext|>", "<|endoftext|>"
 WORD_END = "</w>"
-PATTERN = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
+PATTERN = r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
 
 
 class CLIPTokenizer:
     """Text to ids: start, the words, end, then padding up to `length`."""
 
     def __init__(self, vocabulary: dict[str, int], merges: Sequence[tuple[str, str]], *, length: int, pad: str = END):
-        self._tokenizer = _with_clip_rules(
-            models.BPE(vocab=vocabulary, merges=list(merges), unk_token=END, end_of_word_suffix=WORD_END, fuse_unk=False)
-        )
+        model = models.BPE(vocab=vocabulary, merges=list(merges), unk_token=END, end_of_word_suffix=WORD_END)
+        self._tokenizer = _with_clip_rules(model)
+        self._tokenizer.add_special_tokens([START, END])  # in a text they stand for themselves
         self.vocabulary, self.merges, self.length = vocabulary, list(merges), length
         self.start, self.end, self.pad = vocabulary[START], vocabulary[END], vocabulary[pad]
 
     @classmethod
     def read(cls, folder: Path, *, length: int = 77, pad: str = END) -> "CLIPTokenizer":
-        """Read `vocab.json` and `merges.txt`; `tokenizer_config.json` beside them, if there, gives length and pad."""
+        """Read `vocab.json` and `merges.txt`.
+
+        `tokenizer_config.json` beside them, if there, gives the padding and may ask for less than `length`.
+
+        Raises:
+            MaquetteError: a file is missing or damaged.
+        """
         try:
             vocabulary = json.loads((folder / "vocab.json").read_text("utf-8"))
-            lines = (folder / "merges.txt").read_text("utf-8").splitlines()
+            lines = (folder / "merges.txt").read_text("utf-8").split("\n")
             config_path = folder / "tokenizer_config.json"
             config = json.loads(config_path.read_text("utf-8")) if config_path.exists() else {}
             merges = [_pair(line) for line in lines if line.strip() and not line.startswith("#version")]
-            limit = int(config.get("model_max_length", length))
-            return cls(vocabulary, merges, length=min(limit, 1024), pad=_content(config.get("pad_token", pad)))
-        except (OSError, ValueError, KeyError, TypeError) as error:
+            limit = int(config.get("model_max_length") or length)
+            return cls(vocabulary, merges, length=min(limit, length), pad=_content(config.get("pad_token") or pad))
+        except Exception as error:  # the library raises bare exceptions for merges that do not fit
+            reason = f"{type(error).__name__}: {error}"
             raise MaquetteError(
-                f"{folder}: holds no CLIP tokenizer ({error}); it needs vocab.json and merges.txt"
+                f"{folder}: holds no CLIP tokenizer ({reason}); it needs vocab.json and merges.txt"
             ) from error
 
     @classmethod
@@ -108,13 +115,11 @@ class CLIPTokenizer:
 def _with_clip_rules(model: models.BPE) -> Tokenizer:
     """NFC, runs of white space as one blank, lower case; split at CLIP's pattern; bytes as printable letters."""
     tokenizer = Tokenizer(model)
-    tokenizer.normalizer = normalizers.Sequence([
-        normalizers.NFC(), normalizers.Replace(Regex(r"\s+"), " "), normalizers.Lowercase()
-    ])
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([
-        pre_tokenizers.Split(Regex(PATTERN), behavior="removed", invert=True),
-        pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
-    ])
+    blanks = normalizers.Replace(Regex(r"\s+"), " ")
+    tokenizer.normalizer = normalizers.Sequence([normalizers.NFC(), blanks, normalizers.Lowercase()])
+    words = pre_tokenizers.Split(Regex(PATTERN), behavior="removed", invert=True)
+    bytewise = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([words, bytewise])
     tokenizer.post_processor = processors.ByteLevel(trim_offsets=False)
     return tokenizer
 

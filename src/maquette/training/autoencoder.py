@@ -7,8 +7,10 @@ CLIP's image tower and a patch critic with a hinge loss, weighted by the ratio o
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
@@ -16,11 +18,12 @@ from maquette.models.critic import Critic, CriticSpec
 from maquette.models.vae import VAE, VAESpec
 from maquette.training.learner import Learner, OptimiserSpec, Precision
 from maquette.training.loop import finite, generator
+from maquette.training.scenes import EXTENT
 from maquette.training.sheet import write_sheet
 from maquette.training.stream import Batch
 
 Features = Callable[[Tensor], list[Tensor]]
-"""Pictures (B, 3, H, W) in [-1, 1] -> feature maps in which nearness is likeness."""
+"""Pictures (B, 3, H, W) in [-1, 1] -> features (B, patches, width), layer by layer, in which nearness is likeness."""
 
 
 class AutoencoderRecipe(BaseModel):
@@ -29,15 +32,22 @@ class AutoencoderRecipe(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     steps: int = Field(gt=0)
-    batch: int = Field(16, gt=0)
+    batch: int = Field(16, gt=0, description="Whole pictures in a step.")
     optimiser: OptimiserSpec = OptimiserSpec(rate=1e-3, ema=0.999)
     kl: float = Field(1e-2, ge=0, description="Weight of the KL term, per pixel, in nats.")
     perceptual: float = Field(0.1, ge=0)
     adversarial: float = Field(0.1, ge=0)
-    refine_from: int = Field(description="The step from which the perceptual and the adversarial loss are on.")
-    freeze_encoder_from: int | None = Field(None, description="The step from which only the decoder learns.")
+    refine_from: int = Field(ge=0, description="The step from which the perceptual and the adversarial loss are on.")
+    freeze_encoder_from: int | None = Field(None, ge=0, description="The step from which only the decoder learns.")
     critic: OptimiserSpec = OptimiserSpec(rate=2e-4, betas=(0.5, 0.9), weight_decay=0.0)
+    crops: int = Field(0, ge=0, description="On odd steps, so many crops around objects instead of whole pictures.")
+    crop: int = Field(64, gt=0, le=EXTENT, description="Side of the crops.")
     compile: bool = False
+
+    @property
+    def drawn(self) -> int:
+        """Scenes that each step is given."""
+        return max(self.batch, self.crops)
 
 
 class AutoencoderTask:
@@ -60,7 +70,7 @@ class AutoencoderTask:
         self.shown: Tensor | None = None
 
     def update(self, step: int, batch: Batch) -> Mapping[str, float]:
-        x = to_signed(batch.pictures)
+        x = to_signed(self._view(step, batch))
         frozen = self.recipe.freeze_encoder_from is not None and step >= self.recipe.freeze_encoder_from
         if step == self.recipe.freeze_encoder_from:
             self.learner.settle()
@@ -85,6 +95,23 @@ class AutoencoderTask:
         if step % 100 == 0:
             self.shown = torch.cat([x[:8], decoded[:8].detach().float()])
         return figures
+
+    def _view(self, step: int, batch: Batch) -> NDArray[np.uint8]:
+        """Whole pictures, or on odd steps crops around objects: more of what is hard to draw for the same work."""
+        if step % 2 == 0 or not self.recipe.crops:
+            return batch.pictures[: self.recipe.batch]
+        side, rng = self.recipe.crop, np.random.default_rng((self.seed, step))
+        extent, grid = batch.pictures.shape[1], self.vae.spec.factor
+        crops = []
+        for picture, scene in zip(batch.pictures[: self.recipe.crops], batch.scenes, strict=False):
+            thing = scene.things[rng.integers(len(scene.things))]
+            corner = [
+                start + rng.integers(-side // 2, side // 2 + 1) + (thing.size - side) // 2
+                for start in (thing.x, thing.y)
+            ]
+            x, y = (int(np.clip(place, 0, extent - side)) // grid * grid for place in corner)
+            crops.append(picture[y : y + side, x : x + side])
+        return np.stack(crops)
 
     def _refinement(self, x: Tensor, decoded: Tensor, reconstruction: Tensor, figures: dict[str, float]) -> Tensor:
         """The perceptual loss, and the adversarial one scaled to its share of the last layer's gradient."""

@@ -1,7 +1,7 @@
 """Checkpoints of a training run: written whole or not at all, checked when read, the newest two kept.
 
 A checkpoint is `step-N.safetensors` and `step-N.json`; the second is written last and holds the first's digest, so a
-file cut short by a crash or a full disk is never taken for a checkpoint.
+file cut short by a crash or a full disk is never taken for a checkpoint. What else is found is swept away.
 """
 
 import hashlib
@@ -37,7 +37,13 @@ def digest(path: Path) -> str:
 
 
 def save(folder: Path, checkpoint: Checkpoint) -> None:
-    """Write a checkpoint, then drop all but the newest `KEPT`."""
+    """Write a checkpoint, then drop all but the newest `KEPT`.
+
+    Those of later steps go first: training fell back behind them because they are damaged.
+
+    Raises:
+        MaquetteError: the folder is full or not writable; the checkpoints that were there are still there.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     stem = folder / f"step-{checkpoint.step:08d}"
     weights = stem.with_suffix(".safetensors")
@@ -45,14 +51,15 @@ def save(folder: Path, checkpoint: Checkpoint) -> None:
     record = {"step": checkpoint.step, "digest": digest(weights), "record": checkpoint.record}
     with replacing(stem.with_suffix(".json")) as file:
         file.write(json.dumps(record).encode())
-    for old in sorted(folder.glob("step-*.json"))[:-KEPT]:
-        old.unlink()
-        old.with_suffix(".safetensors").unlink(missing_ok=True)
+    passed = [path.stem for path in sorted(folder.glob("step-*.json")) if path.stem <= stem.name]
+    for path in sorted(folder.glob("step-*")):  # of two files, the record first
+        if path.stem not in passed[-KEPT:]:
+            path.unlink(missing_ok=True)
 
 
 def newest(folder: Path) -> tuple[Checkpoint | None, list[str]]:
     """The newest sound checkpoint, or None; and what was wrong with each newer one, for the user to read."""
-    complaints = []
+    complaints: list[str] = []
     for path in sorted(folder.glob("step-*.json"), reverse=True):
         try:
             return read(path), complaints
@@ -69,5 +76,5 @@ def read(path: Path) -> Checkpoint:
         if digest(weights) != record["digest"]:
             raise MaquetteError(f"{weights}: the checkpoint is damaged (its digest does not match)")
         return Checkpoint(int(record["step"]), load_file(weights), record["record"])
-    except (OSError, ValueError, KeyError, SafetensorError) as error:
+    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
         raise MaquetteError(f"{path}: the checkpoint cannot be read ({error})") from error

@@ -6,17 +6,17 @@ Captions are dropped with a small probability, so that one network learns both h
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor
 
 from maquette.diffusion.conditioning import Conditioning
 from maquette.diffusion.denoise import denoiser
 from maquette.diffusion.guidance import Pair, cfg
 from maquette.diffusion.noise import SeededNoise
-from maquette.diffusion.objective import Objective, losses_by_time, min_snr, stratified
+from maquette.diffusion.objective import Objective, capped_snr, losses_by_time, stratified
 from maquette.diffusion.prediction import PREDICTIONS
 from maquette.diffusion.process import Discrete
 from maquette.diffusion.samplers import sampler
@@ -28,6 +28,7 @@ from maquette.text.tokenizer import CLIPTokenizer
 from maquette.training.latents import LatentBatch
 from maquette.training.learner import Learner, OptimiserSpec, Precision
 from maquette.training.loop import finite, generator
+from maquette.training.scenes import EXTENT
 from maquette.training.sheet import write_sheet
 
 NOISE, TIME, DROP = 1, 2, 3  # the purposes of a step's random numbers
@@ -63,8 +64,16 @@ class DiffusionRecipe(BaseModel):
     optimiser: OptimiserSpec = OptimiserSpec(rate=1e-3, ema=0.9995, weight_decay=0.01)
     prediction: Literal["epsilon", "sample", "v"] = "v"
     zero_terminal_snr: bool = True
-    min_snr: float | None = 5.0
+    snr_cap: float | None = Field(5.0, gt=1, description="Cap of the weight SNR + 1 on the error in x0; None: plain squares.")
     drop: float = Field(0.1, ge=0, le=1, description="Share of captions replaced by the empty one.")
+
+    @model_validator(mode="after")
+    def _can_be_trained(self) -> Self:
+        if self.pool < self.batch:
+            raise ValueError(f"the pool of {self.pool} scenes does not fill a batch of {self.batch}")
+        if self.prediction == "epsilon" and self.zero_terminal_snr:
+            raise ValueError("pure noise is its own epsilon: predict v, or set zero_terminal_snr = false")
+        return self
 
 
 def process_of(recipe: DiffusionRecipe) -> Discrete:
@@ -96,10 +105,8 @@ class DiffusionTask:
         self.learner = Learner(self.unet, recipe.optimiser, recipe.steps, precision)
         self.process = process_of(recipe)
         self.prediction = PREDICTIONS[recipe.prediction]
-        weight = None if recipe.min_snr is None else min_snr(recipe.min_snr)
-        self.objective = Objective(
-            process=self.process, prediction=self.prediction, density=stratified, weight=weight
-        )
+        weight = None if recipe.snr_cap is None else capped_snr(recipe.snr_cap)
+        self.objective = Objective(process=self.process, prediction=self.prediction, density=stratified, weight=weight)
 
     def update(self, step: int, batch: LatentBatch) -> Mapping[str, float]:
         x0 = batch.latents * self.scale
@@ -134,9 +141,9 @@ class DiffusionTask:
             told, untold = self.condition(list(SHOWN)), self.condition([""] * len(SHOWN))
             ask = denoiser(self.unet, self.prediction, self.unet.dtype)
             noise = SeededNoise(range(len(SHOWN)))
-            shape = (self.unet.spec.out_channels, 128 // self.vae.spec.factor, 128 // self.vae.spec.factor)
+            side = EXTENT // self.vae.spec.factor
             levels = schedule("trailing", self.process, 16)
-            x = noise.start(shape) * levels[0].sigma
+            x = noise.start((self.unet.spec.out_channels, side, side)) * levels[0].sigma
             for painted in sampler("dpmpp_2m")(cfg(Pair(ask, told, untold), 5.0), x, levels, noise):
                 x = painted.x
             write_sheet(self.vae.decode(x / self.scale), folder / f"{step:08d}.png", columns=8)

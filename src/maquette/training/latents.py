@@ -1,6 +1,8 @@
 """Cached latents: scenes are encoded once and kept in half precision, since the first stage no longer changes."""
 
 import json
+import math
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +17,9 @@ from maquette.training.captions import caption
 from maquette.training.loop import generator
 from maquette.training.stream import Batch, SceneStream
 from maquette.weights.atomic_file import replacing
+
+ORDER = 7  # the purpose of an epoch's random numbers
+SAVE_EVERY = 4096  # latents
 
 Encode = Callable[[Tensor], Tensor]
 """Pictures (B, 3, H, W) in [-1, 1] -> unscaled latents (B, C, h, w)."""
@@ -32,21 +37,37 @@ class LatentPool:
     """The latents of items 0 .. size - 1 of a stream, as one file of float16 in `folder`."""
 
     def __init__(self, folder: Path, stream: SceneStream, size: int, shape: tuple[int, int, int], mark: str) -> None:
-        """`mark` names the first stage that encodes: a pool of another one is refused."""
+        """`mark` names the first stage that encodes: a pool of another one is refused.
+
+        Raises:
+            MaquetteError: the folder holds another pool, or the disk has no room for this one.
+        """
         self.stream, self.size = stream, size
         folder.mkdir(parents=True, exist_ok=True)
-        self._record = folder / "latents.json"
-        told = {"mark": mark, "size": size, "shape": list(shape), "seed": stream.seed}
-        known = json.loads(self._record.read_text()) if self._record.exists() else {**told, "filled": 0}
-        if {key: known[key] for key in told} != told:
+        self._record, path = folder / "latents.json", folder / "latents.f16"
+        self._told = {"mark": mark, "size": size, "shape": list(shape), "seed": stream.seed}
+        self.filled = self._known()
+        length = size * math.prod(shape) * np.dtype(np.float16).itemsize
+        if not path.exists() or path.stat().st_size != length:
+            self.filled = 0
+            self._record.unlink(missing_ok=True)
+            _reserve(path, length)
+        self._data: NDArray[np.float16] = np.memmap(str(path), dtype=np.float16, mode="r+", shape=(size, *shape))
+
+    def _known(self) -> int:
+        """How many latents the record vouches for."""
+        try:
+            known = json.loads(self._record.read_bytes())
+        except FileNotFoundError:
+            return 0
+        except ValueError:
+            known = None
+        if not isinstance(known, dict) or known != {**self._told, "filled": known.get("filled")}:
             raise MaquetteError(
-                f"{folder}: holds the latents of another first stage or stream; remove it and start the stage again"
+                f"{self._record.parent}: holds the latents of another first stage or stream; remove the folder, then "
+                "start the stage again"
             )
-        self._told, self.filled = told, int(known["filled"])
-        mode = "r+" if (folder / "latents.f16").exists() and self.filled else "w+"
-        self._data: NDArray[np.float16] = np.memmap(
-            folder / "latents.f16", dtype=np.float16, mode=mode, shape=(size, *shape)
-        )
+        return int(known["filled"])
 
     def fill(self, batches: Iterator[Batch], encode: Encode, to_signed: Callable[[object], Tensor]) -> Iterator[int]:
         """Encode what is missing; yields how many are there after each batch. `batches` begins at `filled`."""
@@ -54,11 +75,12 @@ class LatentPool:
             if self.filled >= self.size:
                 break
             end = min(self.size, batch.start + len(batch.pictures))
+            assert batch.start == self.filled
             with torch.no_grad():
                 latents = encode(to_signed(batch.pictures))
             self._data[batch.start : end] = latents.float().numpy()[: end - batch.start]
             self.filled = end
-            if end == self.size or end // 8192 != batch.start // 8192:
+            if end == self.size or end // SAVE_EVERY != batch.start // SAVE_EVERY:
                 self._save()
             yield end
 
@@ -75,13 +97,12 @@ class LatentPool:
 
     def batches(self, start: int, count: int, seed: int) -> Iterator[LatentBatch]:
         """Endless batches from update `start` on: every epoch in a new order and in new words."""
-        per_epoch = self.size // count
-        step, order = start, torch.empty(0)
-        epoch = -1
+        per_epoch, step = self.size // count, start
+        epoch, order = -1, torch.empty(0)
         while True:
             if step // per_epoch != epoch:
                 epoch = step // per_epoch
-                order = torch.randperm(self.size, generator=generator(seed, epoch, purpose=7))
+                order = torch.randperm(self.size, generator=generator(seed, epoch, ORDER))
             place = step % per_epoch * count
             rows = order[place : place + count].tolist()
             captions = [self._caption(row, epoch, seed) for row in rows]
@@ -92,3 +113,18 @@ class LatentPool:
         scene, _ = self.stream.item(row)
         rng = np.random.default_rng((seed, epoch, row))
         return caption(scene, rng, "zh" if rng.random() < 0.5 else "en")
+
+
+def _reserve(path: Path, length: int) -> None:
+    """Make a file of `length` bytes, with its room on the disk where the system can: mapped pages cannot fail later."""
+    try:
+        with path.open("wb") as file:
+            if hasattr(os, "posix_fallocate"):
+                os.posix_fallocate(file.fileno(), 0, length)
+            file.truncate(length)
+    except OSError as error:
+        path.unlink(missing_ok=True)
+        raise MaquetteError(
+            f"{path}: no room for {length >> 20} MiB of latents ({error.strerror}); "
+            "free some space, or make the pool smaller"
+        ) from error

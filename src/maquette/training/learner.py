@@ -7,7 +7,7 @@ float32 masters, so that small updates are not rounded away (Micikevicius et al.
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from maquette.errors import MaquetteError
 
 Precision = Literal["float32", "bfloat16"]
+Beta = Annotated[float, Field(ge=0, lt=1)]
 
 
 class OptimiserSpec(BaseModel):
@@ -24,7 +25,7 @@ class OptimiserSpec(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     rate: float = Field(1e-3, gt=0)
-    betas: tuple[float, float] = (0.9, 0.99)
+    betas: tuple[Beta, Beta] = (0.9, 0.99)
     weight_decay: float = Field(0.01, ge=0)
     warmup: int = Field(200, ge=0)
     decay: float = Field(0.2, ge=0, le=1, description="The last fraction of the run over which the rate falls to zero.")
@@ -58,7 +59,7 @@ class Learner:
         self.second = [torch.zeros_like(m) for m in self.masters]
         self.average = [m.clone() for m in self.masters] if self.spec.ema is not None else None
         self.network.to(dtype=torch.bfloat16 if self.precision == "bfloat16" else torch.float32)
-        self.network.to(memory_format=torch.channels_last)
+        self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._publish()
 
     @contextmanager

@@ -1,10 +1,11 @@
-"""The one training loop: batches in, updates, checkpoints every minute, samples, a bar with loss and time left.
+"""The one training loop: batches in, updates, a checkpoint each minute, samples, a bar with loss and time left.
 
 All randomness of step k comes from (seed, k), so a run that was killed and resumed is bit for bit the unbroken one.
 """
 
 import json
 import math
+import re
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -19,10 +20,11 @@ from torch import Tensor
 from maquette.errors import MaquetteError
 from maquette.training.checkpoint import Checkpoint, newest, save
 from maquette.training.learner import NonFinite
+from maquette.weights.atomic_file import replacing
 
 SAVE_EVERY = 45.0  # seconds: a killed run loses less than a minute
 LOG_EVERY = 25  # steps
-
+LOGGED = re.compile(r'\{"step": (\d+), [^{}]*\}\n\Z')  # a whole line of the log
 
 Batch = TypeVar("Batch", contravariant=True)
 
@@ -64,12 +66,15 @@ class Loop(Generic[Batch]):
     def resume(self) -> int:
         """Load the newest sound checkpoint; the step to go on from, 0 without one."""
         checkpoint, complaints = newest(self.folder / "checkpoints")
+        step = 0 if checkpoint is None else checkpoint.step
         for complaint in complaints:
-            self.console.print(f"maquette: {complaint}; falling back to the one before", style="yellow")
-        if checkpoint is None:
-            return 0
-        self.task.load(checkpoint.tensors)
-        return checkpoint.step
+            self.console.print(f"{self.task.name}: {complaint}", style="yellow", markup=False)
+        if complaints:
+            self.console.print(f"{self.task.name}: falling back to step {step}", style="yellow")
+        if checkpoint is not None:
+            self.task.load(checkpoint.tensors)
+        self._forget(step)
+        return step
 
     def run(self, start: int, batches: Iterator[Batch]) -> None:
         """Do updates `start` to `steps`; `batches` begins with that of `start`."""
@@ -88,13 +93,12 @@ class Loop(Generic[Batch]):
                     if (step + 1) % self.samples_every == 0:
                         self.task.show(step + 1, self.folder / "samples")
             except NonFinite as error:
-                last = newest(self.folder / "checkpoints")[0]
                 raise MaquetteError(
-                    f"{self.task.name}: {error}; stopped. The last good checkpoint is step {last.step if last else 0} "
-                    f"in {self.folder}: lower the learning rate, then go on with --resume"
+                    f"{self.task.name}: {error}; stopped. {self._last_good()}: lower the learning rate, "
+                    "then go on with --resume"
                 ) from error
             except KeyboardInterrupt:
-                self.console.print(f"{self.task.name}: stopped at step {saved}; go on with --resume")
+                self.console.print(f"{self.task.name}: stopped; --resume goes on from step {saved}")
                 raise
         if self.steps > saved:
             self._save(self.steps)
@@ -102,10 +106,30 @@ class Loop(Generic[Batch]):
     def _save(self, step: int) -> None:
         save(self.folder / "checkpoints", Checkpoint(step, self.task.state(), {"task": self.task.name}))
 
+    def _last_good(self) -> str:
+        checkpoint, _ = newest(self.folder / "checkpoints")
+        if checkpoint is None:
+            return f"There is no checkpoint in {self.folder} yet"
+        return f"The last good checkpoint is that of step {checkpoint.step} in {self.folder}"
+
     def _log(self, step: int, figures: Mapping[str, float]) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
-        with (self.folder / "log.jsonl").open("a") as file:
+        with self._log_path.open("a", encoding="utf-8") as file:
             file.write(json.dumps({"step": step, "time": round(time.time(), 1), **figures}) + "\n")
+
+    def _forget(self, step: int) -> None:
+        """Drop what the log tells of updates after `step`, which will be done again, and a line cut short."""
+        if not self._log_path.exists():
+            return
+        lines = self._log_path.read_text("utf-8", "replace").splitlines(keepends=True)
+        kept = [line for line in lines if (found := LOGGED.match(line)) and int(found[1]) <= step]
+        if len(kept) < len(lines):
+            with replacing(self._log_path) as file:
+                file.write("".join(kept).encode())
+
+    @property
+    def _log_path(self) -> Path:
+        return self.folder / "log.jsonl"
 
     def _progress(self) -> Progress:
         return Progress(

@@ -4,35 +4,45 @@ tokenizer -> CLIP -> autoencoder (refined with CLIP's features) -> cached latent
 diffusers layout. A recipe is a TOML file; every field has a type, and an unknown one is an error.
 """
 
+import shutil
 import tomllib
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+import torch.nn.functional as F
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from rich.console import Console
 from rich.progress import track
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from maquette.engine.build import outline
 from maquette.errors import MaquetteError
-from maquette.models.clip import CLIPImageSpec, CLIPTextSpec
+from maquette.models.clip import CLIPImage, CLIPImageSpec, CLIPText, CLIPTextSpec
 from maquette.models.unet import UNet, UNetSpec
 from maquette.models.vae import VAE, VAESpec
 from maquette.text.tokenizer import CLIPTokenizer
 from maquette.training.autoencoder import AutoencoderRecipe, AutoencoderTask, Features, to_signed
+from maquette.training.checkpoint import digest
 from maquette.training.clip import CLIP, CLIPRecipe, CLIPTask
 from maquette.training.diffusion import DiffusionRecipe, DiffusionTask
 from maquette.training.latents import LatentPool
 from maquette.training.learner import Learner, Precision
-from maquette.training.loop import Loop
+from maquette.training.loop import SAVE_EVERY, Loop, Task
+from maquette.training.scenes import EXTENT
 from maquette.training.stream import SceneStream, prefetched
+from maquette.weights.atomic_file import replacing
 from maquette.weights.safetensors_file import SafetensorsFile, write_safetensors
 
 M = TypeVar("M", bound=nn.Module)
 STAGES = ("tokenizer", "clip", "autoencoder", "diffusion")
+RECIPE, WEIGHTS = "recipe.toml", "weights.safetensors"  # the files of a run that others read
+FILLED = 64  # pictures that are encoded together
 
 
 class Shapes(BaseModel):
@@ -44,6 +54,33 @@ class Shapes(BaseModel):
     unet: UNetSpec
     text: CLIPTextSpec
     image: CLIPImageSpec
+
+    @model_validator(mode="after")
+    def _make_one_model(self) -> Self:
+        """Hours of training end in vain if the last network cannot be built or does not fit the first."""
+        kinds: dict[str, tuple[Callable[[Any], nn.Module], Any]] = {
+            "vae": (VAE, self.vae),
+            "unet": (UNet, self.unet),
+            "text": (CLIPText, self.text),
+            "image": (CLIPImage, self.image),
+        }
+        for name, (kind, spec) in kinds.items():
+            try:
+                outline(kind, spec)
+            except (ValueError, RuntimeError, LookupError, ArithmeticError, AssertionError) as error:
+                raise ValueError(f"{name}: there is no such network ({error})") from error
+        for what, one, other in (
+            ("vae.channels and unet.in_channels", self.vae.channels, self.unet.in_channels),
+            ("vae.channels and unet.out_channels", self.vae.channels, self.unet.out_channels),
+            ("text.width and unet.context", self.text.width, self.unet.context),
+            ("text.projection and image.projection", self.text.projection, self.image.projection),
+            ("image.size and the side of the scenes", self.image.size, EXTENT),
+            ("vae.in_channels and the channels of the scenes", self.vae.in_channels, 3),
+            ("unet.vector and what the text tower gives", self.unet.vector, None),
+        ):
+            if one != other:
+                raise ValueError(f"{what} must be equal, and are {one} and {other}")
+        return self
 
 
 class TokenizerRecipe(BaseModel):
@@ -60,12 +97,13 @@ class Recipe(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    name: str
-    seed: int = 0
-    stream: int = Field(1, description="Seed of the scenes.")
-    threads: int | None = Field(None, description="CPU threads; PyTorch's choice if not given.")
+    name: str = Field(min_length=1)
+    seed: int = Field(0, ge=0)
+    stream: int = Field(1, ge=0, description="Seed of the scenes.")
+    threads: int | None = Field(None, gt=0, description="CPU threads; PyTorch's choice if not given.")
     precision: Precision = "bfloat16"
-    samples_every: int = 1000
+    samples_every: int = Field(1000, gt=0, description="Steps.")
+    save_every: float = Field(SAVE_EVERY, ge=0, description="Seconds between checkpoints.")
     shapes: Shapes
     tokenizer: TokenizerRecipe = TokenizerRecipe()
     clip: CLIPRecipe
@@ -79,11 +117,11 @@ class Recipe(BaseModel):
             return cls.model_validate(tomllib.loads(path.read_text("utf-8")))
         except FileNotFoundError as error:
             raise MaquetteError(f"{path}: no such recipe; those of the project are in recipes/") from error
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
-            raise MaquetteError(f"{path}: is not a TOML file ({error})") from error
         except ValidationError as error:
             wrong = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()[:5])
-            raise MaquetteError(f"{path}: {wrong}") from error
+            raise MaquetteError(f"{path}: {wrong}; mend the recipe") from error
+        except (ValueError, OSError) as error:
+            raise MaquetteError(f"{path}: is not a TOML file ({error}); give a recipe") from error
 
 
 @dataclass
@@ -92,18 +130,27 @@ class Run:
 
     recipe: Recipe
     folder: Path
-    console: Console
+    console: Console = field(default_factory=lambda: Console(stderr=True))
+
+    @classmethod
+    def read(cls, folder: Path) -> Self:
+        """The run that `train` made in a folder."""
+        if not (folder / RECIPE).is_file():
+            raise MaquetteError(f"{folder}: holds no run (no {RECIPE}); give the folder that 'maquette train' printed")
+        return cls(Recipe.read(folder / RECIPE), folder)
 
     @cached_property
     def words(self) -> CLIPTokenizer:
         """The vocabulary, learned once."""
-        folder = self.folder / "tokenizer"
-        if not (folder / "vocab.json").exists():
+        folder, length = self.folder / "tokenizer", self.recipe.shapes.text.positions
+        if not folder.exists():
             told, stream = self.recipe.tokenizer, SceneStream(self.recipe.stream)
             numbers = track(range(told.captions), "words", console=self.console, transient=True)
             texts = [stream.item(k)[1] for k in numbers]
-            CLIPTokenizer.train(texts, told.size, length=self.recipe.shapes.text.positions).write(folder)
-        return CLIPTokenizer.read(folder)
+            unfinished = self.folder / ".tokenizer.tmp"
+            CLIPTokenizer.train(texts, told.size, length=length).write(unfinished)
+            unfinished.rename(folder)  # a killed run leaves all of it or nothing
+        return CLIPTokenizer.read(folder, length=length)
 
     @property
     def dtype(self) -> torch.dtype:
@@ -113,8 +160,7 @@ class Run:
     @property
     def text_spec(self) -> CLIPTextSpec:
         """The text tower's shape with the vocabulary as it came out."""
-        told = self.recipe.shapes.text.__dict__ | {"vocabulary": len(self.words), "end": self.words.end}
-        return CLIPTextSpec(**told)
+        return replace(self.recipe.shapes.text, vocabulary=len(self.words), end=self.words.end)
 
     def train_tokenizer(self) -> None:
         self.console.print(f"words: {len(self.words)} tokens in {self.folder / 'tokenizer'}")
@@ -127,7 +173,7 @@ class Run:
     def train_autoencoder(self) -> None:
         told = self.recipe
         task = AutoencoderTask(told.autoencoder, told.shapes.vae, told.seed, told.precision, self._features())
-        self._train(task, task.learner, told.autoencoder.steps, told.autoencoder.batch)
+        self._train(task, task.learner, told.autoencoder.steps, told.autoencoder.drawn)
 
     def train_diffusion(self) -> None:
         told = self.recipe
@@ -137,32 +183,36 @@ class Run:
             told.diffusion, told.shapes.unet, told.seed, told.precision,
             text=text, tokenizer=self.words, vae=vae, scale=pool.scale(),
         )  # fmt: skip
-        loop = Loop(task, self.folder / "diffusion", told.diffusion.steps, told.samples_every, self.console)
+        loop = self._loop(task, told.diffusion.steps)
         start = loop.resume()
         loop.run(start, pool.batches(start, told.diffusion.batch, told.seed))
         self._finish("diffusion", task.learner, {"scale": str(task.scale)})
 
-    def _train(self, task: Any, learner: Learner, steps: int, batch: int) -> None:
-        loop: Loop[Any] = Loop(task, self.folder / task.name, steps, self.recipe.samples_every, self.console)
+    def _loop(self, task: Task[Any], steps: int) -> Loop[Any]:
+        told = self.recipe
+        return Loop(task, self.folder / task.name, steps, told.samples_every, self.console, told.save_every)
+
+    def _train(self, task: Task[Any], learner: Learner, steps: int, batch: int) -> None:
+        loop = self._loop(task, steps)
         start = loop.resume()
         with prefetched(SceneStream(self.recipe.stream), start * batch, batch) as batches:
             loop.run(start, batches)
         self._finish(task.name, learner, {})
 
     def _finish(self, stage: str, learner: Learner, metadata: dict[str, str]) -> None:
-        write_safetensors(self.folder / stage / "weights.safetensors", learner.best(), metadata)
+        write_safetensors(self.folder / stage / WEIGHTS, learner.best(), metadata)
 
     def _fill(self, vae: VAE) -> LatentPool:
         told = self.recipe
-        side = 128 // told.shapes.vae.factor
-        mark = str(sum(float(p.double().abs().sum()) for p in vae.encoder.parameters()))
+        side = EXTENT // told.shapes.vae.factor
+        mark = digest(self.folder / "autoencoder" / WEIGHTS)
         stream, shape = SceneStream(told.stream + 1), (told.shapes.vae.channels, side, side)
         pool = LatentPool(self.folder / "latents", stream, told.diffusion.pool, shape, mark)
         if pool.filled < pool.size:
             start = pool.filled
-            with prefetched(stream, start, 64) as batches:
+            with prefetched(stream, start, FILLED) as batches:
                 filling = pool.fill(batches, lambda x: vae.encode(x).mean, to_signed)
-                for _ in track(filling, "latents", total=(pool.size - start) // 64, console=self.console):
+                for _ in track(filling, "latents", total=-(-(pool.size - start) // FILLED), console=self.console):
                     pass
         return pool
 
@@ -180,24 +230,33 @@ class Run:
 
     def scale(self) -> float:
         """What brings the finished first stage's latents to unit variance."""
-        return float(SafetensorsFile(self.folder / "diffusion/weights.safetensors").metadata["scale"])
+        return float(SafetensorsFile(self.folder / "diffusion" / WEIGHTS).metadata["scale"])
 
     def _finished(self, stage: str, network: M) -> M:
-        path = self.folder / stage / "weights.safetensors"
+        path = self.folder / stage / WEIGHTS
         if not path.exists():
             raise MaquetteError(f"{path}: the stage {stage!r} is not finished; train it first (--stage {stage})")
-        network.load_state_dict(load_file(path))
+        try:
+            network.load_state_dict(load_file(path))
+        except (SafetensorError, RuntimeError) as error:
+            raise MaquetteError(
+                f"{path}: is damaged or of another shape than the recipe says ({error}); restore the recipe, or remove "
+                "the file and train the stage again"
+            ) from error
         network.eval().requires_grad_(False)
-        return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+        return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def _features(self) -> Features | None:
         """CLIP's patches after each layer, as what the perceptual loss compares."""
         if not self.recipe.autoencoder.perceptual:
             return None
-        image = self.clip().image.to(self.dtype)
+        tower = self.clip().image.to(self.dtype)
+        side = tower.spec.size
 
         def features(x: Tensor) -> list[Tensor]:
-            return list(image(x).hidden[1:])
+            if x.shape[-1] != side:  # a crop is looked at as large as a whole picture
+                x = F.interpolate(x.float(), size=(side, side), mode="bilinear")
+            return list(tower(x).hidden[1:])
 
         return features
 
@@ -210,23 +269,39 @@ def train(
     resume: bool = False,
     console: Console | None = None,
 ) -> Path:
-    """Train a recipe's stages in order (or one of them); the folder of the run.
+    """Train a recipe's stages in order (or one of them); the folder of the run, by default runs/ and its name.
 
     Finished stages are skipped. A folder that holds an unfinished run is gone on with only if `resume`.
+
+    Raises:
+        MaquetteError: the recipe is wrong, the folder is taken, full or not writable, or a loss became NaN.
     """
     recipe = Recipe.read(path)
-    folder = folder or Path("runs") / recipe.name
-    console = console or Console(stderr=True)
     if stage is not None and stage not in STAGES:
         raise MaquetteError(f"unknown stage {stage!r}: use one of {', '.join(STAGES)}")
-    if not resume and folder.exists() and any(folder.glob("*/checkpoints/*.json")):
-        raise MaquetteError(f"{folder}: holds a run already; go on with --resume, or give another folder with --out")
+    run = Run(recipe, folder or Path("runs") / recipe.name, console or Console(stderr=True))
     if recipe.threads is not None:
         torch.set_num_threads(recipe.threads)
-    run = Run(recipe, folder, console)
-    for name in STAGES if stage is None else (stage,):
-        if (folder / name / "weights.safetensors").exists():
-            console.print(f"{name}: finished before")
-            continue
-        getattr(run, f"train_{name}")()
-    return folder
+    try:
+        _prepare(path, run.folder, resume)
+        for name in STAGES if stage is None else (stage,):
+            if (run.folder / name / WEIGHTS).exists():
+                run.console.print(f"{name}: finished before")
+            else:
+                getattr(run, f"train_{name}")()
+    except OSError as error:
+        raise MaquetteError(
+            f"{error.filename or run.folder}: {error.strerror or error}; mend this, then go on with --resume"
+        ) from error
+    return run.folder
+
+
+def _prepare(recipe: Path, folder: Path, resume: bool) -> None:
+    """Make the folder of a run, sweep away what a killed one left half-written, and keep the recipe there."""
+    if not resume and any(folder.glob("*/checkpoints/*.json")):
+        raise MaquetteError(f"{folder}: holds a run already; go on with --resume, or give another folder with --out")
+    folder.mkdir(parents=True, exist_ok=True)
+    for leftover in [*folder.rglob(".*.tmp")]:
+        shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
+    with replacing(folder / RECIPE) as file:
+        file.write(recipe.read_bytes())
