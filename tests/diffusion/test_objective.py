@@ -7,6 +7,7 @@ from torch import Generator, Tensor
 from maquette.diffusion.conditioning import Conditioning
 from maquette.diffusion.objective import (
     Objective,
+    capped_snr,
     logit_normal,
     losses_by_time,
     min_snr,
@@ -94,6 +95,7 @@ def test_the_network_sees_the_mixture_and_its_time() -> None:
         (SAMPLE, min_snr(5.0), lambda snr: snr.clamp(max=5.0)),
         (EPSILON, min_snr(5.0), lambda snr: snr.clamp(max=5.0) / snr),
         (V, min_snr(5.0), lambda snr: snr.clamp(max=5.0) / (snr + 1.0)),
+        (V, capped_snr(5.0), lambda snr: (snr + 1.0).clamp(max=5.0) / (snr + 1.0)),
         (EPSILON, p2(1.0, 1.0), lambda snr: 1.0 / (1.0 + snr)),
         (V, None, torch.ones_like),
     ],

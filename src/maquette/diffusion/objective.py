@@ -58,6 +58,14 @@ def min_snr(gamma: float = 5.0) -> Weight:
     return lambda snr: snr.clamp(max=gamma)
 
 
+def capped_snr(gamma: float = 5.0) -> Weight:
+    """``min(SNR + 1, gamma)``: the plain error of v, capped where little noise is left.
+
+    Unlike min-SNR-gamma it does not vanish at pure noise, which a process with zero terminal SNR must learn to leave.
+    """
+    return lambda snr: (snr + 1.0).clamp(max=gamma)
+
+
 def p2(gamma: float = 1.0, k: float = 1.0) -> Weight:
     """Perception-prioritised weighting: ``SNR / (k + SNR)^gamma`` (2204.00227, equation 8)."""
     return lambda snr: snr / (k + snr) ** gamma

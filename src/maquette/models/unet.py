@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from maquette.diffusion.conditioning import Conditioning
+from maquette.errors import MaquetteError
 from maquette.nn.attention import CrossAttention, SelfAttention
 from maquette.nn.embed import sinusoids
 from maquette.nn.mlp import GEGLU, MLP
@@ -166,7 +167,9 @@ class UNet(Network):
     def embed(self, t: Tensor, conditioning: Conditioning) -> Tensor:
         """The embedding (B, 4 widths[0]) of time and vector, after its SiLU: what every residual block reads."""
         emb = self.time_embed(sinusoids(t, self.spec.widths[0]).to(self.dtype))
-        if self.vector_embed is not None and conditioning.vector is not None:
+        if self.vector_embed is not None:
+            if conditioning.vector is None:
+                raise MaquetteError(f"U-Net: got no conditioning vector; it needs one of width {self.spec.vector}")
             emb = emb + self.vector_embed(conditioning.vector.to(self.dtype))
         return F.silu(emb)
 
