@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from maquette.weights.mapped_file import MappedFile, bad_file, quoted
-from maquette.weights.pickle_reader import MAX_LENGTH, MAX_OPERATIONS, Inert, PickleReader
+from maquette.weights.pickle_names import Inert
+from maquette.weights.pickle_reader import MAX_LENGTH, MAX_OPERATIONS, PickleReader
 from maquette.weights.stored_zip import Entry, read_entries
 from maquette.weights.torch_names import NAMES, StorageRef, TensorRef, storage_from_id
 from maquette.weights.view import Weights
@@ -25,7 +26,6 @@ MAX_NAME = 1000
 MAX_SHARING = 4  # tied weights are two or three names on one storage
 
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
-LEGACY_START = b"\x80\x02\x8a\x0a" + _LEGACY_MAGIC.to_bytes(10, "little")
 
 
 class _Located(NamedTuple):
@@ -49,7 +49,7 @@ class Checkpoint(Weights):
     def __init__(self, path: Path) -> None:
         self.path = path
         self._file = MappedFile(path)
-        zipped = self._file.read(0, min(4, self._file.size)) == b"PK\3\4"
+        zipped = self._file.read(0, min(2, self._file.size)) == b"PK"
         root, storages = _read_zip(self._file) if zipped else _read_legacy(self._file)
         self._metadata = _scalars(root)
         self._tensors = {

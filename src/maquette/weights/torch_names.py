@@ -9,7 +9,7 @@ from typing import TypeGuard
 
 import torch
 
-from maquette.weights.pickle_reader import Inert, Known, Refused, hashable
+from maquette.weights.pickle_names import Inert, Known, Refused, hashable
 
 
 @dataclass(frozen=True, slots=True)
