@@ -99,7 +99,7 @@ def test_the_network_sees_the_mixture_and_its_time() -> None:
         (EPSILON, p2(1.0, 1.0), lambda snr: 1.0 / (1.0 + snr)),
         (V, None, torch.ones_like),
     ],
-    ids=["min-SNR x0", "min-SNR epsilon", "min-SNR v", "P2 epsilon", "none"],
+    ids=["min-SNR x0", "min-SNR epsilon", "min-SNR v", "capped v", "P2 epsilon", "none"],
 )
 def test_weights_are_the_papers(prediction, weight, formula) -> None:
     level = SD.at(torch.tensor([0.0, 10.0, 300.0, 700.0, 999.0], dtype=torch.float64))
