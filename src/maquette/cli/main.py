@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 
 from maquette import __version__
-from maquette.cli import doctor, train, txt2img
+from maquette.cli import doctor, evaluate, train, txt2img
 from maquette.errors import MaquetteError
 
 USER_ERROR = 2  # exit status of a mistake that the user can mend
@@ -29,7 +29,7 @@ app = typer.Typer(
 app.command("txt2img")(txt2img.txt2img)
 app.command("doctor")(doctor.doctor)
 app.command("train")(train.train)
-app.command("eval")(train.evaluate)
+app.command("eval")(evaluate.evaluate)
 
 
 def _print_version(asked: bool) -> None:

@@ -1,4 +1,4 @@
-"""`maquette train` and `maquette eval`: thin doors to the training package."""
+"""`maquette train`: a thin door to the training package."""
 
 from pathlib import Path
 from typing import Annotated
@@ -16,12 +16,3 @@ def train(
     from maquette.training.recipe import train
 
     typer.echo(train(recipe, folder=out, stage=stage, resume=resume))
-
-
-def evaluate(
-    name: Annotated[str, typer.Argument(metavar="NAME|PATH", help="The model to judge.")] = "mini",
-) -> None:
-    """Measure a model: right objects, backgrounds and relations by a judge, and how well pictures are rebuilt."""
-    from maquette.training.evaluate import evaluate
-
-    evaluate(name)
