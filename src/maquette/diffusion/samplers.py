@@ -22,11 +22,16 @@ unipc                 `unipc`                                      2302.04867
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 
+import torch
+
+from maquette.diffusion.denoise import Guided
 from maquette.diffusion.multistep import adams, dpmpp, unipc
+from maquette.diffusion.noise import SeededNoise
+from maquette.diffusion.schedules import Schedule
 from maquette.diffusion.singlestep import Sampler, Step, dpmpp_sde, euler, heun, midpoint
 from maquette.errors import MaquetteError
 
@@ -111,3 +116,20 @@ def sampler(name: str, **options: float | str) -> Sampler:
     if name not in SAMPLERS:
         raise MaquetteError(f"got the sampler {name!r}, which does not exist; give one of {', '.join(SAMPLERS)}")
     return SAMPLERS[name].build(**options)
+
+
+def walk(
+    take: Sampler,
+    guided: Guided,
+    levels: Schedule,
+    noise: SeededNoise,
+    shape: Sequence[int],
+    device: torch.device | str = "cpu",
+) -> Iterator[Step]:
+    """Walk the whole way from noise, (B, *shape) with one of ``noise``'s seeds each, in float32.
+
+    At a first level with alpha > 0 the unknown picture is taken for unit normal too, so that x keeps the spread that
+    the network was trained with: 1 for variance-preserving processes, as published Stable Diffusion starts.
+    """
+    start = noise.start(shape, device) * math.hypot(float(levels[0].alpha), float(levels[0].sigma))
+    yield from take(guided, start, levels, noise)

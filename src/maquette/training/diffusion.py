@@ -19,7 +19,7 @@ from maquette.diffusion.noise import SeededNoise
 from maquette.diffusion.objective import Objective, capped_snr, losses_by_time, stratified
 from maquette.diffusion.prediction import PREDICTIONS
 from maquette.diffusion.process import Discrete
-from maquette.diffusion.samplers import sampler
+from maquette.diffusion.samplers import sampler, walk
 from maquette.diffusion.schedules import schedule
 from maquette.models.clip import CLIPText
 from maquette.models.unet import UNet, UNetSpec
@@ -64,7 +64,9 @@ class DiffusionRecipe(BaseModel):
     optimiser: OptimiserSpec = OptimiserSpec(rate=1e-3, ema=0.9995, weight_decay=0.01)
     prediction: Literal["epsilon", "sample", "v"] = "v"
     zero_terminal_snr: bool = True
-    snr_cap: float | None = Field(5.0, gt=1, description="Cap of the weight SNR + 1 on the error in x0; None: plain squares.")
+    snr_cap: float | None = Field(
+        5.0, gt=1, description="Cap of the weight SNR + 1 on the error in x0; None: plain squares."
+    )
     drop: float = Field(0.1, ge=0, le=1, description="Share of captions replaced by the empty one.")
 
     @model_validator(mode="after")
@@ -140,10 +142,9 @@ class DiffusionTask:
         with self.learner.averaged(), torch.no_grad():
             told, untold = self.condition(list(SHOWN)), self.condition([""] * len(SHOWN))
             ask = denoiser(self.unet, self.prediction, self.unet.dtype)
-            noise = SeededNoise(range(len(SHOWN)))
             side = EXTENT // self.vae.spec.factor
-            levels = schedule("trailing", self.process, 16)
-            x = noise.start((self.unet.spec.out_channels, side, side)) * levels[0].sigma
-            for painted in sampler("dpmpp_2m")(cfg(Pair(ask, told, untold), 5.0), x, levels, noise):
+            shape, noise = (self.unet.spec.out_channels, side, side), SeededNoise(range(len(SHOWN)))
+            guided, levels = cfg(Pair(ask, told, untold), 5.0), schedule("trailing", self.process, 16)
+            for painted in walk(sampler("dpmpp_2m"), guided, levels, noise, shape):
                 x = painted.x
             write_sheet(self.vae.decode(x / self.scale), folder / f"{step:08d}.png", columns=8)

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from maquette.diffusion.guidance import Pair, cfg
 from maquette.diffusion.noise import SeededNoise
-from maquette.diffusion.samplers import sampler
+from maquette.diffusion.samplers import sampler, walk
 from maquette.diffusion.schedules import schedule
 from maquette.engine.model import Model
 from maquette.errors import MaquetteError
@@ -141,10 +141,8 @@ def paint(model: Model, captions: Sequence[str], seeds: Sequence[int], setting: 
     """Pictures of captions, one for each seed, (n, 128, 128, 3) in bytes; `advance` is told of every step."""
     pair = Pair(model.denoiser, model.condition(captions), model.condition([""]).repeat(len(captions)))
     levels = schedule(setting.schedule, model.process, setting.steps)
-    noise = SeededNoise(seeds)
-    x = noise.start(model.latent_shape(EXTENT, EXTENT), model.device)
-    x = x * math.hypot(float(levels[0].alpha), float(levels[0].sigma))
-    for step in sampler(setting.sampler)(cfg(pair, setting.guidance), x, levels, noise):
+    take, shape = sampler(setting.sampler), model.latent_shape(EXTENT, EXTENT)
+    for step in walk(take, cfg(pair, setting.guidance), levels, SeededNoise(seeds), shape, model.device):
         x = step.x
         advance(len(captions))
     return to_bytes(model.decode(x))

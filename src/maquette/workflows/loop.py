@@ -3,7 +3,6 @@
 A workflow yields each `Step` of its samplers and returns a `Result`; one workflow uses another by `yield from`.
 """
 
-import math
 from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ from torch import Tensor
 
 from maquette.diffusion.guidance import Pair, cfg
 from maquette.diffusion.noise import SeededNoise
-from maquette.diffusion.samplers import sampler
+from maquette.diffusion.samplers import sampler, walk
 from maquette.diffusion.schedules import schedule
 from maquette.diffusion.singlestep import Step
 from maquette.engine.model import Model
@@ -87,18 +86,12 @@ def batches(request: Resolved) -> list[Sequence[int]]:
 
 @torch.no_grad()
 def sample(model: Model, request: Resolved, seeds: Sequence[int]) -> Generator[Step, None, Tensor]:
-    """Walk from noise to clean latents (B, C, h, w), one for each seed, in float32.
-
-    At a first level with alpha > 0 the unknown picture is taken for unit normal too, so that x keeps the spread that
-    the network was trained with: 1 for variance-preserving processes, as published Stable Diffusion starts.
-    """
+    """Walk from noise to clean latents (B, C, h, w), one for each seed, in float32."""
     positive, negative = (model.condition([words]).repeat(len(seeds)) for words in (request.prompt, request.negative))
     guided = cfg(Pair(model.denoiser, positive, negative), request.guidance)
     levels = schedule(request.schedule, model.process, request.steps)
-    noise = SeededNoise(seeds)
-    start = noise.start(model.latent_shape(request.width, request.height), model.device)
-    x = start * math.hypot(float(levels[0].alpha), float(levels[0].sigma))
-    for step in sampler(request.sampler)(guided, x, levels, noise):
+    shape = model.latent_shape(request.width, request.height)
+    for step in walk(sampler(request.sampler), guided, levels, SeededNoise(seeds), shape, model.device):
         x = step.x
         yield step
     if not bool(x.isfinite().all()):
