@@ -1,7 +1,7 @@
 """An opened model: everything a workflow needs, whatever the family."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
@@ -12,77 +12,84 @@ from torch import Tensor
 
 from maquette.diffusion.conditioning import Conditioning
 from maquette.diffusion.denoise import Denoiser, denoiser
-from maquette.diffusion.prediction import Prediction
-from maquette.diffusion.process import Process
-from maquette.families.family import Family
-from maquette.models.clip import CLIPText, TextStates
-from maquette.models.unet import UNet
+from maquette.diffusion.process import Process, RectifiedFlow
+from maquette.diffusion.schedules import flux_shift
+from maquette.engine.adapt import Change, Origin, apply, merge, open_loras, read_words
+from maquette.engine.recognise import Recognition
+from maquette.engine.text import Encoder, TextEncoder, teach
+from maquette.errors import MaquetteError
+from maquette.families.family import Encoding, Latent, Told
 from maquette.models.vae import VAE
-from maquette.text.tokenizer import CLIPTokenizer
+from maquette.models.vq import VQ
+from maquette.weights.lora import Report
 
 if TYPE_CHECKING:
     from maquette.workflows.loop import Result
 
-
-@dataclass(frozen=True)
-class TextEncoder:
-    """A tokenizer and the tower that reads its ids."""
-
-    tokenizer: CLIPTokenizer
-    tower: CLIPText
-
-    def __call__(self, prompts: Sequence[str]) -> TextStates:
-        ids = torch.tensor(self.tokenizer(prompts), device=self.tower.device)
-        states: TextStates = self.tower(ids)
-        return states
+LOW_AESTHETIC = 2.5  # what the refiner is told of what is not wanted
+IN_FILES = {"text_encoder": "clip_l", "text_encoder_2": "clip_g"}  # what embedding files call the towers
 
 
 @dataclass(frozen=True)
 class FirstStage:
     """The autoencoder and how its latents are brought to unit variance: (z - shift) * scale."""
 
-    vae: VAE
-    scale: float
-    shift: float = 0.0
+    vae: VAE | VQ
+    latent: Latent
+
+    def encode(self, image: Tensor) -> Tensor:
+        """Scaled latents (B, C, h, w), a posterior's means, of pictures in [-1, 1]."""
+        z = self.vae.encode(image).mean if isinstance(self.vae, VAE) else self.vae.encode(image)
+        return (z.float() - self.latent.shift) * self.latent.scale
+
+    def decode(self, latent: Tensor) -> Tensor:
+        """The pictures (B, 3, H, W) of scaled latents."""
+        return self.vae.decode(latent / self.latent.scale + self.latent.shift).float()
 
 
 class Model:
-    """A model that paints. Latents are scaled and float32; pictures are (B, 3, H, W) in [-1, 1]."""
+    """A model that paints. Latents are scaled and float32; pictures are (B, 3, H, W) in [-1, 1].
+
+    `recognition` says what it is and why; `loras` which keys of its LoRAs were used.
+    """
 
     def __init__(
         self,
-        name: str,
-        family: Family,
+        recognition: Recognition,
         *,
-        process: Process,
-        prediction: Prediction,
-        encoders: Sequence[TextEncoder],
-        network: UNet,
+        name: str,
+        encoders: Sequence[Encoder | None],
+        network: Any,
         first_stage: FirstStage,
-        weights_path: Path,
+        origins: Mapping[str, Origin],
     ) -> None:
-        self.name, self.family = name, family
-        self.process, self.prediction = process, prediction
+        assert recognition.family is not None
+        self.recognition = recognition
+        self.name, self.family = name, recognition.family
+        self.process, self.prediction = self.family.process, self.family.prediction
         self.encoders, self.network, self.first_stage = tuple(encoders), network, first_stage
-        self._weights_path = weights_path
+        self._origins, self._change = origins, Change(None, ())
 
     @property
     def device(self) -> torch.device:
-        return self.network.device
+        place: torch.device = self.network.device
+        return place
 
     @property
     def dtype(self) -> torch.dtype:
-        return self.network.dtype
+        precision: torch.dtype = self.network.dtype
+        return precision
 
     @property
     def multiple(self) -> int:
         """Sides of pictures must be multiples of this many pixels."""
-        return self.first_stage.vae.spec.factor
+        patch = 2 if isinstance(self.process, RectifiedFlow) else getattr(self.network.spec, "patch", 1)
+        return self.first_stage.vae.spec.factor * int(patch)
 
     @cached_property
     def hash(self) -> str:
         """The first ten digits of the denoiser file's SHA-256, as A1111 names models."""
-        with self._weights_path.open("rb") as file:
+        with _file_of(self.recognition).open("rb") as file:
             digest = sha256()
             while block := file.read(1 << 20):
                 digest.update(block)
@@ -93,10 +100,68 @@ class Model:
         """The network as the answer to a sampler's question."""
         return denoiser(self.network, self.prediction, self.dtype)
 
+    def process_for(self, width: int, height: int) -> Process:
+        """The process with the shift that suits pictures of this size, where a family's depends on it."""
+        if not self.family.shift_by_size:
+            return self.process
+        _, rows, columns = self.latent_shape(width, height)
+        return RectifiedFlow(flux_shift(rows * columns // 4))
+
+    def chunks(self, *prompts: str) -> int:
+        """How many chunks the longest of some prompts takes."""
+        return max((len(each.chunks(prompt)) for each in self.encoders if each for prompt in prompts), default=1)
+
     @torch.no_grad()
-    def condition(self, prompts: Sequence[str]) -> Conditioning:
-        """What the network is told for these prompts, one row for each."""
-        return self.family.condition([encoder(prompts) for encoder in self.encoders])
+    def condition(
+        self,
+        prompts: Sequence[str],
+        *,
+        negative: bool = False,
+        width: int | None = None,
+        height: int | None = None,
+        original: tuple[int, int] | None = None,
+        crop: tuple[int, int] = (0, 0),
+        aesthetic: float | None = None,
+        guidance: float | None = None,
+        clip_skip: int = 1,
+        chunks: int = 1,
+        concat: Tensor | None = None,
+    ) -> Conditioning:
+        """What the network is told for these prompts, one row for each.
+
+        `negative` says that they are what is not wanted. Sizes are pixels, (width, height) of the picture, by default
+        the family's; `original` its size before it was scaled, `crop` the (top, left) of the wanted part. `clip_skip`
+        counts as A1111 does, from 1. Rows are at least `chunks` chunks long, so that two calls can be put together.
+        `concat` (B, C, h, w) is what networks for inpainting read beside the latent.
+
+        Raises:
+            MaquetteError: the network reads more channels than there are, or a prompt does not suit the family.
+        """
+        defaults = self.family.defaults
+        width, height = width or defaults.width, height or defaults.height
+        told = Told(
+            prompts=tuple(prompts),
+            spec=self.network.spec,
+            width=width,
+            height=height,
+            original=original or (width, height),
+            crop=crop,
+            aesthetic=aesthetic if aesthetic is not None else LOW_AESTHETIC if negative else Told.aesthetic,
+            guidance=defaults.guidance if guidance is None else guidance,
+        )
+        chunks = max(chunks, self.chunks(*prompts))
+        texts = [None if each is None else each(prompts, chunks=chunks, clip_skip=clip_skip) for each in self.encoders]
+        if negative and self.family.zero_empty_negative:
+            texts = [None if text is None else _zero_where_empty(text, prompts) for text in texts]
+        return replace(self.family.condition(texts, told).to(self.device), concat=concat)
+
+    def contrast(self, prompt: str, negative: str = "", **told: Any) -> tuple[Conditioning, Conditioning]:
+        """What is wanted and what is not, as long as each other; `told` are the options of `condition`."""
+        chunks = self.chunks(prompt, negative)
+        return (
+            self.condition([prompt], chunks=chunks, **told),
+            self.condition([negative], chunks=chunks, negative=True, **told),
+        )
 
     def latent_shape(self, width: int, height: int) -> tuple[int, int, int]:
         """(C, h, w) of the latent of a picture."""
@@ -106,14 +171,44 @@ class Model:
     @torch.no_grad()
     def encode(self, image: Tensor) -> Tensor:
         """The scaled latents (the posterior's means) of pictures."""
-        mean = self.first_stage.vae.encode(image).mean.float()
-        return (mean - self.first_stage.shift) * self.first_stage.scale
+        return self.first_stage.encode(image)
 
     @torch.no_grad()
     def decode(self, latent: Tensor) -> Tensor:
         """The pictures of scaled latents."""
-        stage = self.first_stage
-        return stage.vae.decode(latent / stage.scale + stage.shift).float().clamp(-1, 1)
+        return self.first_stage.decode(latent).clamp(-1, 1)
+
+    @property
+    def loras(self) -> tuple[Report, ...]:
+        """For each LoRA, which of its keys were used and which were not."""
+        return self._change.reports
+
+    @torch.no_grad()
+    def set_loras(self, loras: Iterable[tuple[Path | str, float]]) -> tuple[Report, ...]:
+        """Merge LoRA files, each with its scale, instead of those merged before; none takes them all out.
+
+        Raises:
+            MaquetteError: a file matches nothing in the model, or was made for another; the model is unchanged then.
+        """
+        change = merge(self._origins, open_loras(loras))
+        apply(self._origins, self._change, change)
+        self._change = change
+        return change.reports
+
+    def set_embeddings(self, files: Mapping[str, Path | str]) -> None:
+        """Let prompts use learned words, each from the file of its textual inversion, instead of those known before.
+
+        Raises:
+            MaquetteError: a file is no embedding, or was made for another family.
+        """
+        towers = {
+            IN_FILES.get(each.reading.part, each.reading.part): each
+            for each in self.encoders
+            if isinstance(each, TextEncoder)
+        }
+        words = read_words(files, {name: each.tower.spec.width for name, each in towers.items()})
+        for name, encoder in towers.items():
+            teach(encoder, words[name])
 
     def txt2img(self, prompt: str, **fields: Any) -> "Result":
         """Paint words; `fields` are those of `maquette.workflows.request.Request`."""
@@ -122,3 +217,16 @@ class Model:
         from maquette.workflows.txt2img import txt2img
 
         return run(txt2img(self, Request.read({"prompt": prompt, "model": self.name, **fields})))
+
+
+def _zero_where_empty(text: Encoding, prompts: Sequence[str]) -> Encoding:
+    said = torch.tensor([float(bool(prompt)) for prompt in prompts], device=text.tokens.device).to(text.tokens)
+    return Encoding(text.tokens * said[:, None, None], text.pooled * said[:, None])
+
+
+def _file_of(recognition: Recognition) -> Path:
+    weights = recognition.parts["denoiser"].weights
+    path = weights.source(next(iter(weights)))
+    if path is None:
+        raise MaquetteError(f"{recognition.path}: its weights are in no file, so that they have no hash")
+    return path

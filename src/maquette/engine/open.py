@@ -1,7 +1,6 @@
-"""Opening a model: by the name of one in the package, or from a folder in the diffusers layout."""
+"""Opening a model: by the name of one in the package, from a file or a folder, or by its name on the hub."""
 
-import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
@@ -9,82 +8,91 @@ from typing import Any
 
 import torch
 
-from maquette.engine.build import fastest_device, fill, outline
-from maquette.engine.model import FirstStage, Model, TextEncoder
-from maquette.engine.scheduler import read_scheduler
+from maquette.engine.adapt import Origin
+from maquette.engine.build import fastest_device, fill
+from maquette.engine.fit import check_fit
+from maquette.engine.folder import FAMILY_KEY, INDEX, read_json
+from maquette.engine.hub import NAME, fetch
+from maquette.engine.model import FirstStage, Model
+from maquette.engine.parts import Part
+from maquette.engine.recognise import Recognition, Wishes, recognise
+from maquette.engine.text import Encoder, LongTextEncoder, TextEncoder
+from maquette.engine.tokens import find_tokenizer
 from maquette.errors import MaquetteError
-from maquette.families.family import Family
-from maquette.families.known import FAMILIES
-from maquette.models import clip_config, clip_names, unet_config, unet_names, vae_config, vae_names
-from maquette.models.clip import CLIPText
-from maquette.models.unet import UNet
-from maquette.models.vae import VAE
+from maquette.families.family import Family, Reading
+from maquette.text.t5_tokenizer import T5Tokenizer
 from maquette.text.tokenizer import CLIPTokenizer
-from maquette.weights.dialect import recognise
-from maquette.weights.open_file import open_weights
+
+__all__ = ["ASSETS", "FAMILY_KEY", "INDEX", "find", "names", "open", "read_json"]
 
 ASSETS = Path(str(files("maquette"))) / "assets"
-INDEX = "model_index.json"
-FAMILY_KEY = "_maquette_family"  # beside diffusers' own keys, which ignores those that begin with _
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+Paths = str | Path | Sequence[str | Path]
 
 
-def open(name: str | Path, *, device: str | None = None, dtype: str | torch.dtype | None = None) -> Model:
-    """Open a model of the package by its name, or a folder in the diffusers layout by its path.
+def open(
+    name: str | Path,
+    *,
+    family: str | None = None,
+    prediction: str | None = None,
+    vae: str | Path | None = None,
+    text: Paths = (),
+    tokenizer: Paths = (),
+    loras: Iterable[tuple[str | Path, float]] = (),
+    embeddings: Mapping[str, str | Path] | None = None,
+    variant: str | None = None,
+    averaged: bool = False,
+    device: str | None = None,
+    dtype: str | torch.dtype | None = None,
+) -> Model:
+    """Open a model: one of the package by name, a file or a diffusers folder by path, or "org/model" from the hub.
 
+    What a file does not hold is given beside it: `vae` (a first stage), `text` (CLIP and T5 files or folders),
+    `tokenizer` (folders or tokenizer.json files). `family` and `prediction` say what weights cannot tell. `loras` are
+    files with a scale each, `embeddings` files of textual inversions by the word that stands for them. `variant`
+    chooses files such as model.fp16.safetensors, `averaged` the moving average in a training checkpoint.
     `device` and `dtype` are by default the accelerator, if there is one, and the precision that suits it.
 
     Raises:
         MaquetteError: there is no such model, or a file of it is missing, damaged or of another kind.
     """
-    folder = find(name)
-    index = read_json(folder / INDEX)
-    family = _family(index, folder)
+    path = find(name, variant)
     place = fastest_device() if device is None else _device(device)
-    precision = _precision(dtype, place)
-    process, prediction = family.process, family.prediction
-    scheduler = folder / "scheduler/scheduler_config.json"
-    if scheduler.exists():
-        process, prediction = read_scheduler(read_json(scheduler), str(scheduler))
-    encoders = [_text_encoder(folder, part, place, precision) for part in family.encoders]
-    first_stage = _first_stage(folder / "vae", place, precision)
-    config = folder / "unet/config.json"
-    options = read_json(config)
-    network = outline(UNet, unet_config.from_config(options, str(config)))
-    weights = open_weights(folder / "unet")
-    fill(network, recognise(weights, unet_names.DIALECTS).read(weights, network), place, precision)
-    _check_fit(folder, network, first_stage, encoders)
-    side = options.get("sample_size")
-    if type(side) is int and 0 < side <= 1024:
-        side *= first_stage.vae.spec.factor
-        family = replace(family, defaults=replace(family.defaults, width=side, height=side))
-    return Model(
-        folder.resolve().name,
-        family,
-        process=process,
-        prediction=prediction,
-        encoders=encoders,
-        network=network,
-        first_stage=first_stage,
-        weights_path=_weights_path(weights, folder),
+    wishes = Wishes(
+        family, prediction, variant, averaged, None if vae is None else _there(vae), tuple(map(_there, _paths(text)))
     )
+    found = recognise(path, wishes)
+    if found.family is None:
+        raise MaquetteError(f"{path}: holds no denoiser, only: {found.title}; give it beside a model, as vae= or text=")
+    _check_complete(found, found.family)
+    check_fit(found)
+    precision = _precision(dtype, place, found.family)
+    model = _assemble(found, found.family, place, precision, [_there(each) for each in _paths(tokenizer)])
+    if embeddings:
+        model.set_embeddings(embeddings)
+    model.set_loras(loras)
+    return model
 
 
-def find(name: str | Path) -> Path:
-    """The folder of a model: one of the package's by name, else the path."""
-    packaged = ASSETS / str(name)
+def find(name: str | Path, variant: str | None = None) -> Path:
+    """Where a model is: one of the package's by name, else a path, else a name of the hub, which is fetched."""
     if str(name) in names():
-        return packaged
+        return ASSETS / str(name)
     try:
         path = Path(name).expanduser()
-        if (path / INDEX).is_file():
+        if path.is_file() or (path / INDEX).is_file():
             return path
         is_there = path.exists()
     except (OSError, ValueError, RuntimeError):  # too long, or with characters that no path has
         is_there = False
     if is_there:
         raise MaquetteError(f"{path}: is no model folder, for it holds no {INDEX}")
-    raise MaquetteError(f"there is no model {str(name)!r}: give one of {', '.join(names()) or 'none'}, or a folder")
+    if isinstance(name, str) and NAME.fullmatch(name):
+        return fetch(name, variant)
+    raise MaquetteError(
+        f"there is no model {str(name)!r}: give one of {', '.join(names()) or 'none'}, a file, a folder, "
+        "or a name of the hub such as org/model"
+    )
 
 
 def names() -> list[str]:
@@ -92,32 +100,15 @@ def names() -> list[str]:
     return sorted(index.parent.name for index in ASSETS.glob(f"*/{INDEX}"))
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object, or a MaquetteError that says what is wrong with the file."""
-    try:
-        value = json.loads(path.read_text("utf-8"))
-    except FileNotFoundError:
-        raise MaquetteError(f"{path}: is missing; the model's folder is incomplete") from None
-    except (OSError, ValueError, RecursionError) as error:
-        raise MaquetteError(f"{path}: is not readable JSON ({error})") from None
-    if not isinstance(value, dict):
-        raise MaquetteError(f"{path}: holds no JSON object")
-    return value
+def _paths(given: Paths) -> Sequence[str | Path]:
+    return (given,) if isinstance(given, str | Path) else given
 
 
-def _family(index: dict[str, Any], folder: Path) -> Family:
-    named = index.get(FAMILY_KEY)
-    if isinstance(named, str) and named in FAMILIES:
-        return FAMILIES[named]
-    pipeline = index.get("_class_name")
-    for family in FAMILIES.values():
-        if family.pipeline == pipeline:
-            return family
-    raise MaquetteError(f"{folder / INDEX}: the pipeline {pipeline!r} is not supported; known are {_pipelines()}")
-
-
-def _pipelines() -> str:
-    return ", ".join(sorted({family.pipeline for family in FAMILIES.values()}))
+def _there(path: str | Path) -> Path:
+    path = Path(path).expanduser()
+    if not path.exists():
+        raise MaquetteError(f"{path}: does not exist; check the path")
+    return path
 
 
 def _device(name: str) -> torch.device:
@@ -130,52 +121,72 @@ def _device(name: str) -> torch.device:
     return device
 
 
-def _precision(dtype: str | torch.dtype | None, device: torch.device) -> torch.dtype:
+def _precision(dtype: str | torch.dtype | None, device: torch.device, family: Family) -> torch.dtype:
     if dtype is None:
-        return torch.float32 if device.type == "cpu" else torch.float16
+        return torch.float32 if device.type == "cpu" else family.half
     wanted = DTYPES.get(dtype) if isinstance(dtype, str) else dtype
     if isinstance(wanted, torch.dtype) and wanted.is_floating_point:
         return wanted
     raise MaquetteError(f"unknown precision {str(dtype)!r}; use {', '.join(DTYPES)}")
 
 
-def _first_stage(folder: Path, device: torch.device, dtype: torch.dtype) -> FirstStage:
-    config = vae_config.from_config(read_json(folder / "config.json"), str(folder / "config.json"))
-    weights = open_weights(folder)
-    vae = outline(VAE, config.spec)
-    fill(vae, recognise(weights, vae_names.DIALECTS).read(weights, vae), device, dtype)
-    return FirstStage(vae, config.scale, config.shift)
-
-
-def _text_encoder(folder: Path, part: str, device: torch.device, dtype: torch.dtype) -> TextEncoder:
-    where = folder / part / "config.json"
-    spec = clip_config.text_from_config(read_json(where), str(where))
-    weights = open_weights(folder / part)
-    tower = outline(CLIPText, spec)
-    fill(tower, recognise(weights, clip_names.TEXT_DIALECTS).read(weights, tower), device, dtype)
-    words = folder / part.replace("text_encoder", "tokenizer")
-    tokenizer = CLIPTokenizer.read(words, length=spec.positions)
-    if max(tokenizer.vocabulary.values()) >= spec.vocabulary:
+def _check_complete(found: Recognition, family: Family) -> None:
+    """Refuse a model that could not paint, saying what to give."""
+    if found.refusal is not None:
+        raise MaquetteError(f"{found.path}: {found.refusal}; use another model")
+    if found.surplus:
+        more = ", ..." if len(found.surplus) > 3 else ""
         raise MaquetteError(
-            f"{words}: has {len(tokenizer)} words, more than the {spec.vocabulary} that {folder / part} knows; "
-            "it belongs to another model"
+            f"{found.path}: {len(found.surplus)} unknown tensors ({', '.join(found.surplus[:3])}{more}); "
+            "use a file of this family alone"
         )
-    return TextEncoder(tokenizer, tower)
+    missing = [] if "vae" in found.parts else ["a first stage (vae=FILE)"]
+    for reading in family.readings:
+        if reading.part not in found.parts and not reading.optional:
+            missing.append(f"{reading.part} ({'CLIP' if reading.kind == 'clip' else 'T5'}; text=FILE)")
+    if missing:
+        raise MaquetteError(f"{found.path}: {found.title} without {' and '.join(missing)}; give what is missing")
 
 
-def _check_fit(folder: Path, network: UNet, first_stage: FirstStage, encoders: Sequence[TextEncoder]) -> None:
-    """Refuse parts of different models."""
-    context = sum(encoder.tower.spec.width for encoder in encoders)
-    for what, wanted, given in (
-        ("latent channels", network.spec.out_channels, first_stage.vae.spec.channels),
-        ("context widths", network.spec.context, context),
-    ):
-        if wanted != given:
-            raise MaquetteError(
-                f"{folder}: the {what} of its parts differ ({wanted} and {given}); use parts of one model"
-            )
+def _assemble(
+    found: Recognition, family: Family, place: torch.device, precision: torch.dtype, tokenizers: Sequence[Path]
+) -> Model:
+    """The networks of a model with their tensors."""
+    origins: dict[str, Origin] = {}
+
+    def load(name: str, dtype: torch.dtype) -> Any:
+        part = found.parts[name]
+        network = part.network()
+        weights = part.dialect.read(part.weights, network)
+        origins[name] = Origin(part.kind, network, weights)
+        return fill(network, weights, place, dtype)
+
+    encoders: list[Encoder | None] = []
+    for reading in family.readings:
+        if reading.part in found.parts:
+            part = found.parts[reading.part]
+            words = find_tokenizer(reading, part.spec, found.path, tokenizers)
+            wide = torch.bfloat16 if reading.kind == "t5" and precision == torch.float16 else precision
+            encoders.append(_encoder(_reading_of(reading, part), family, words, load(reading.part, wide)))
+        else:
+            encoders.append(None)
+    overflows = family.latent.overflows and precision == torch.float16
+    first_stage = FirstStage(load("vae", torch.float32 if overflows else precision), family.latent)
+    network = load("denoiser", precision)
+    name = found.path.resolve().name if found.is_folder else found.path.stem
+    return Model(found, name=name, encoders=encoders, network=network, first_stage=first_stage, origins=origins)
 
 
-def _weights_path(weights: Any, folder: Path) -> Path:
-    path = weights.source(next(iter(weights)))
-    return path if path is not None else folder / INDEX
+def _encoder(reading: Reading, family: Family, words: CLIPTokenizer | T5Tokenizer, tower: Any) -> Encoder:
+    if isinstance(words, T5Tokenizer):
+        return LongTextEncoder(reading, words, tower)
+    return TextEncoder(reading, words, tower, family.emphasis)
+
+
+def _reading_of(reading: Reading, part: Part) -> Reading:
+    """How a tower is read, given the layout that it was saved in."""
+    if reading.cut and part.dialect.name != "OpenCLIP":
+        reading = replace(reading, skip=0)
+    if reading.pooled_in_files is not None and not part.configured:
+        reading = replace(reading, pooled=reading.pooled_in_files)
+    return reading

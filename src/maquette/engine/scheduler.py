@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from maquette.diffusion.prediction import EPSILON, SAMPLE, Prediction, V
-from maquette.diffusion.process import Discrete
+from maquette.diffusion.process import Discrete, Process, RectifiedFlow
 from maquette.errors import MaquetteError
 from maquette.models.config import Config
 
@@ -13,6 +13,7 @@ BETAS = {
     "scaled_linear": Discrete.scaled_linear,
 }
 MOST_STEPS = 100_000
+FLOW = "FlowMatchEulerDiscreteScheduler"
 PREDICTIONS: dict[str, Prediction] = {"epsilon": EPSILON, "sample": SAMPLE, "v_prediction": V}
 
 
@@ -61,4 +62,35 @@ def ddim_config(prediction: Prediction, *, zero_terminal_snr: bool) -> dict[str,
         "steps_offset": 0 if zero_terminal_snr else 1,
         "clip_sample": False,
         "set_alpha_to_one": True,
+    }
+
+
+def read_flow(options: Mapping[str, Any], where: str, flow: Process) -> tuple[RectifiedFlow, bool]:
+    """The process of a flow's scheduler, and whether its shift grows with the picture; `flow` is the family's.
+
+    Raises:
+        MaquetteError: an option is damaged or unknown.
+    """
+    config = Config(options, where)
+    if config.get("_class_name", FLOW) != FLOW:
+        raise config.refuse("_class_name", f"expected {FLOW}")
+    by_size = config.flag("use_dynamic_shifting", False)
+    if by_size:
+        config.expect({"base_shift": 0.5, "max_shift": 1.15, "base_image_seq_len": 256, "max_image_seq_len": 4096})
+        assert isinstance(flow, RectifiedFlow)
+        return flow, True
+    return RectifiedFlow(config.number("shift", 1.0)), False
+
+
+def flow_config(flow: RectifiedFlow, *, by_size: bool) -> dict[str, Any]:
+    """The options of diffusers' FlowMatchEulerDiscreteScheduler for a rectified flow."""
+    return {
+        "_class_name": FLOW,
+        "num_train_timesteps": flow.steps,
+        "shift": flow.shift,
+        "use_dynamic_shifting": by_size,
+        "base_shift": 0.5,
+        "max_shift": 1.15,
+        "base_image_seq_len": 256,
+        "max_image_seq_len": 4096,
     }

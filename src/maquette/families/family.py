@@ -1,12 +1,15 @@
 """What a family of models is: a declaration of everything that its files do not say or that all of them share."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, NamedTuple
+
+import torch
+from torch import Tensor
 
 from maquette.diffusion.conditioning import Conditioning
 from maquette.diffusion.prediction import Prediction
 from maquette.diffusion.process import Process
-from maquette.models.clip import TextStates
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,11 +25,74 @@ class Defaults:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Latent:
+    """How the first stage's latents are brought to unit variance: (z - shift) * scale."""
+
+    scale: float = 0.18215
+    shift: float = 0.0
+    overflows: bool = False
+    """The published first stage overflows float16."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reading:
+    """How a family reads one of its text encoders, and where original single files keep it."""
+
+    part: str = "text_encoder"
+    """The folder of a diffusers model that holds it."""
+    kind: Literal["clip", "t5"] = "clip"
+    skip: int = 0
+    """How many of the last layers are left out."""
+    norm: bool = True
+    """Whether the final norm follows the layer that is read."""
+    pooled: Literal["pooled", "projected"] = "pooled"
+    pooled_in_files: Literal["pooled", "projected"] | None = None
+    """What is read of a tower that came from a single file, where that differs."""
+    pad: int | None = None
+    """The id that fills a text up; None is the end-of-text mark."""
+    length: int | None = None
+    """Tokens of a text; None is as many as the tower has positions."""
+    cut: bool = False
+    """Towers in transformers' layout were saved without the layers that are left out."""
+    prefix: str = ""
+    layout: Literal["transformers", "OpenCLIP"] = "transformers"
+    optional: bool = False
+    """Zeros stand for an encoder that is not there."""
+
+
+class Encoding(NamedTuple):
+    """What one text encoder says of prompts."""
+
+    tokens: Tensor
+    """(B, L, C)"""
+    pooled: Tensor
+    """(B, D); (B, 0) where there is none."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Told:
+    """What a request says beside the words, for `prompts` of which there is one for each row; sizes in pixels."""
+
+    prompts: tuple[str, ...]
+    spec: Any
+    """The denoiser's."""
+    width: int
+    height: int
+    original: tuple[int, int]
+    """(width, height) of the picture as it was before it was scaled."""
+    crop: tuple[int, int] = (0, 0)
+    """(top, left) of the part of it that is wanted."""
+    aesthetic: float = 6.0
+    guidance: float = 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
 class Family:
     """A family of models.
 
-    `encoders` names the text encoders as the folders of a diffusers model do; `condition` turns their states, in that
-    order, into what the denoiser is told.
+    `condition` turns what the text encoders say, in the order of `readings` (None for one that is not there), into what
+    the denoiser is told. `matches` tells the family's denoisers from others by their spec; `published` are those that
+    have a name of their own.
     """
 
     name: str
@@ -34,6 +100,23 @@ class Family:
     """The class that a diffusers folder's model_index.json names."""
     process: Process
     prediction: Prediction
-    encoders: tuple[str, ...]
-    condition: Callable[[Sequence[TextStates]], Conditioning]
+    matches: Callable[[Any], bool]
+    published: Mapping[str, Any] = field(default_factory=dict)
+    latent: Latent = Latent()
+    readings: tuple[Reading, ...]
+    condition: Callable[[Sequence[Encoding | None], Told], Conditioning]
     defaults: Defaults
+    emphasis: bool = True
+    """Prompts are read by A1111's grammar, in as many chunks as they need."""
+    zero_empty_negative: bool = False
+    """An empty negative prompt is told as zeros."""
+    distilled: bool = False
+    """Guidance is told to the network, which was distilled for it, and not done by two answers."""
+    shift_by_size: bool = False
+    """The flow's shift grows with the picture, as FLUX's does."""
+    by_name: bool = False
+    """Nothing in its files tells it from another family: it is only opened by its name."""
+    half: torch.dtype = torch.float16
+    """The half precision that holds the family's numbers."""
+    prefixes: tuple[str, str] = ("model.diffusion_model.", "first_stage_model.")
+    """What stands before the denoiser's and the first stage's names in original single files."""

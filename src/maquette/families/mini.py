@@ -15,5 +15,7 @@ MINI = replace(
     name="mini",
     process=Discrete.scaled_linear(zero_terminal_snr=True),
     prediction=V,
+    by_name=True,
+    published={},
     defaults=Defaults(steps=20, guidance=5.0, sampler="dpmpp_2m", schedule="trailing", width=128, height=128),
 )

@@ -1,17 +1,31 @@
 """Stable Diffusion 1.x (Rombach et al. 2022): CLIP ViT-L's last states steer a U-Net that predicts the noise."""
 
 from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
 
 from maquette.diffusion.conditioning import Conditioning
 from maquette.diffusion.prediction import EPSILON
 from maquette.diffusion.process import Discrete
-from maquette.families.family import Defaults, Family
-from maquette.models.clip import TextStates
+from maquette.families.family import Defaults, Encoding, Family, Reading, Told
+from maquette.models.published import SD1_UNET
+from maquette.models.unet import UNetSpec
+
+INPAINT_CHANNELS = 9  # latent, mask, masked picture's latent
 
 
-def last_states(states: Sequence[TextStates]) -> Conditioning:
-    """The one encoder's last states, after its final norm."""
-    return Conditioning(tokens=states[0].last)
+def last_states(texts: Sequence[Encoding | None], told: Told) -> Conditioning:
+    """The one encoder's states."""
+    return Conditioning(tokens=None if texts[0] is None else texts[0].tokens)
+
+
+def matches_sd1(spec: Any, channels: int) -> bool:
+    """A U-Net without a vector whose transformers begin with a convolution, as all of SD 1's did."""
+    return isinstance(spec, UNetSpec) and (spec.in_channels, spec.vector, spec.linear_projection) == (
+        channels,
+        None,
+        False,
+    )
 
 
 SD1 = Family(
@@ -19,7 +33,16 @@ SD1 = Family(
     pipeline="StableDiffusionPipeline",
     process=Discrete.scaled_linear(),
     prediction=EPSILON,
-    encoders=("text_encoder",),
+    matches=lambda spec: matches_sd1(spec, 4),
+    published={"Stable Diffusion 1.x": SD1_UNET},
+    readings=(Reading(prefix="cond_stage_model.transformer."),),
     condition=last_states,
     defaults=Defaults(steps=30, guidance=7.5, sampler="dpmpp_2m", schedule="karras", width=512, height=512),
+)
+SD1_INPAINT = replace(
+    SD1,
+    name="sd1-inpaint",
+    pipeline="StableDiffusionInpaintPipeline",
+    matches=lambda spec: matches_sd1(spec, INPAINT_CHANNELS),
+    published={"Stable Diffusion 1.x inpainting": replace(SD1_UNET, in_channels=INPAINT_CHANNELS)},
 )

@@ -1,7 +1,7 @@
 """CLIP's tokenizer (Radford et al. 2021, section 2.4; Sennrich et al. 2016): byte-level BPE with ends of words.
 
-The work is done by the `tokenizers` library; here are CLIP's rules, read from and written to the two files that every
-published model carries, `vocab.json` and `merges.txt`.
+The work is done by the `tokenizers` library; here are CLIP's rules. Words are read from and written to the two files
+that published models carry, `vocab.json` and `merges.txt`; the one of later versions, `tokenizer.json`, is read too.
 """
 
 import json
@@ -14,40 +14,45 @@ from maquette.errors import MaquetteError
 
 START, END = "<|startoftext|>", "<|endoftext|>"
 WORD_END = "</w>"
+WHOLE = "tokenizer.json"
 PATTERN = r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
 
 
 class CLIPTokenizer:
     """Text to ids: start, the words, end, then padding up to `length`."""
 
-    def __init__(self, vocabulary: dict[str, int], merges: Sequence[tuple[str, str]], *, length: int, pad: str = END):
+    def __init__(
+        self, vocabulary: dict[str, int], merges: Sequence[tuple[str, str]], *, length: int, pad: str | int = END
+    ):
         model = models.BPE(vocab=vocabulary, merges=list(merges), unk_token=END, end_of_word_suffix=WORD_END)
         self._tokenizer = _with_clip_rules(model)
         self._tokenizer.add_special_tokens([START, END])  # in a text they stand for themselves
         self.vocabulary, self.merges, self.length = vocabulary, list(merges), length
-        self.start, self.end, self.pad = vocabulary[START], vocabulary[END], vocabulary[pad]
+        self.start, self.end = vocabulary[START], vocabulary[END]
+        self.pad = pad if isinstance(pad, int) else vocabulary[pad]
 
     @classmethod
-    def read(cls, folder: Path, *, length: int = 77, pad: str = END) -> "CLIPTokenizer":
-        """Read `vocab.json` and `merges.txt`.
+    def read(cls, path: Path, *, length: int = 77, pad: str | int = END) -> "CLIPTokenizer":
+        """Read a folder's `vocab.json` and `merges.txt`, or its `tokenizer.json`; or such a file by its own path.
 
         `tokenizer_config.json` beside them, if there, gives the padding and may ask for less than `length`.
 
         Raises:
             MaquetteError: a file is missing or damaged.
         """
+        folder = path if path.is_dir() else path.parent
+        whole = folder / WHOLE if path.is_dir() else path
         try:
-            vocabulary = json.loads((folder / "vocab.json").read_text("utf-8"))
-            lines = (folder / "merges.txt").read_text("utf-8").split("\n")
             config_path = folder / "tokenizer_config.json"
             config = json.loads(config_path.read_text("utf-8")) if config_path.exists() else {}
-            merges = [_pair(line) for line in lines if line.strip() and not line.startswith("#version")]
+            two_files = path.is_dir() and (folder / "vocab.json").exists()
+            vocabulary, merges = _read_two_files(folder) if two_files else _read_whole(whole)
             limit = int(config.get("model_max_length") or length)
             return cls(vocabulary, merges, length=min(limit, length), pad=_content(config.get("pad_token") or pad))
         except Exception as error:  # the library raises bare exceptions for merges that do not fit
             reason = f"{type(error).__name__}: {error}"
             raise MaquetteError(
-                f"{folder}: holds no CLIP tokenizer ({reason}); it needs vocab.json and merges.txt"
+                f"{path}: holds no CLIP tokenizer ({reason}); it needs vocab.json and merges.txt, or {WHOLE}"
             ) from error
 
     @classmethod
@@ -124,10 +129,28 @@ def _with_clip_rules(model: models.BPE) -> Tokenizer:
     return tokenizer
 
 
+Words = tuple[dict[str, int], list[tuple[str, str]]]
+"""A vocabulary and its merges."""
+
+
+def _read_two_files(folder: Path) -> Words:
+    lines = (folder / "merges.txt").read_text("utf-8").split("\n")
+    merges = [_pair(line) for line in lines if line.strip() and not line.startswith("#version")]
+    return json.loads((folder / "vocab.json").read_text("utf-8")), merges
+
+
+def _read_whole(file: Path) -> Words:
+    """The words of a `tokenizer.json`; its rules are CLIP's, which are here."""
+    model = json.loads(file.read_text("utf-8"))["model"]
+    if model.get("type", "BPE") != "BPE" or model.get("end_of_word_suffix") != WORD_END:
+        raise ValueError(f"{file.name} is not of CLIP's kind")
+    return model["vocab"], [_pair(pair) if isinstance(pair, str) else (pair[0], pair[1]) for pair in model["merges"]]
+
+
 def _pair(line: str) -> tuple[str, str]:
     left, right = line.split(" ")
     return left, right
 
 
-def _content(token: str | dict[str, str]) -> str:
-    return token if isinstance(token, str) else token["content"]
+def _content(token: str | int | dict[str, str]) -> str | int:
+    return token["content"] if isinstance(token, dict) else token

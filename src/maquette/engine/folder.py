@@ -1,0 +1,78 @@
+"""A model in the diffusers layout: a folder for each part, with a config beside its weights."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from maquette.engine.kinds import KINDS, Kind, class_names, find_dialect, kind_of_config
+from maquette.engine.parts import Part, make_part
+from maquette.errors import MaquetteError
+from maquette.weights.open_file import open_weights
+from maquette.weights.precision import descaled
+from maquette.weights.view import describe
+
+INDEX = "model_index.json"
+FAMILY_KEY = "_maquette_family"  # beside diffusers' own keys, which ignores those that begin with _
+CONFIG = "config.json"
+DENOISERS = ("unet", "transformer")
+FIRST_STAGES = ("vae", "vqvae")
+ENCODERS = ("text_encoder", "text_encoder_2", "text_encoder_3")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object, or a MaquetteError that says what is wrong with the file."""
+    try:
+        value = json.loads(path.read_text("utf-8"))
+    except FileNotFoundError:
+        raise MaquetteError(f"{path}: is missing; the model's folder is incomplete") from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise MaquetteError(f"{path}: is not readable JSON ({error})") from None
+    if not isinstance(value, dict):
+        raise MaquetteError(f"{path}: holds no JSON object")
+    return value
+
+
+def read_part(path: Path, variant: str | None = None) -> Part:
+    """The network of a part's folder, or of one file; by the config beside it, or by its shapes where there is none.
+
+    Raises:
+        MaquetteError: a file is missing or damaged, or the config is of another network.
+    """
+    config = (path if path.is_dir() else path.parent) / CONFIG
+    weights = descaled(open_weights(path, variant))
+    if not config.is_file():
+        return make_part(weights, path)
+    options = read_json(config)
+    found, kind = find_dialect(weights), kind_of_config(options)
+    if found is not None and not path.is_dir() and kind is not found[0]:
+        return make_part(weights, path)  # a config of something else that happens to lie there
+    if kind is None:
+        raise MaquetteError(
+            f"{config}: the network {', '.join(class_names(options)) or 'without a name'} is not supported; known are "
+            f"{', '.join(name for kind in KINDS for name in kind.classes)}"
+        )
+    spec, latent = kind.from_config(options, str(config))
+    if found is None or found[0] is not kind:
+        raise MaquetteError(f"{describe(weights)}: does not hold the {kind.name} of {config}; use another file")
+    return Part(kind=kind, dialect=found[1], spec=spec, weights=weights, path=path, latent=latent, configured=True)
+
+
+def read_parts(folder: Path, variant: str | None = None) -> dict[str, Part]:
+    """The parts of a model's folder by name: "denoiser", "vae", "text_encoder", "text_encoder_2", ..."""
+    parts = {}
+    for name, folders in (("denoiser", DENOISERS), ("vae", FIRST_STAGES), *((name, (name,)) for name in ENCODERS)):
+        there = next((folder / each for each in folders if (folder / each).is_dir()), None)
+        if there is None:
+            continue
+        parts[name] = read_part(there, variant)
+        _check_role(parts[name].kind, name, there)
+    for name, wanted in (("denoiser", DENOISERS), ("vae", FIRST_STAGES)):
+        if name not in parts:
+            raise MaquetteError(f"{folder / wanted[0]}: is missing; the model's folder is incomplete")
+    return parts
+
+
+def _check_role(kind: Kind, name: str, folder: Path) -> None:
+    roles = {"denoiser": ("denoiser",), "vae": ("vae",)}.get(name, ("clip", "t5"))
+    if kind.role not in roles:
+        raise MaquetteError(f"{folder}: holds a {kind.name}; use the part of this model")

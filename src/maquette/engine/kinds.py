@@ -1,0 +1,198 @@
+"""Every kind of network that a model is made of: its class, its published layouts, its config, its LoRA names."""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from maquette.families.family import Latent
+from maquette.models import (
+    clip_config,
+    clip_names,
+    dit_config,
+    dit_names,
+    flux_config,
+    flux_names,
+    mmdit_config,
+    mmdit_names,
+    t5_config,
+    t5_names,
+    unet_config,
+    unet_names,
+    vae_config,
+    vae_names,
+    vq_config,
+    vq_names,
+)
+from maquette.models.clip import CLIPText
+from maquette.models.dit import DiT
+from maquette.models.flux import Flux
+from maquette.models.mmdit import MMDiT
+from maquette.models.t5 import T5
+from maquette.models.unet import UNet
+from maquette.models.vae import VAE
+from maquette.models.vq import VQ
+from maquette.weights.dialect import Dialect, targets
+from maquette.weights.lora import Target
+from maquette.weights.view import Weights
+
+Options = Mapping[str, Any]
+
+
+class Configured(NamedTuple):
+    """What a `config.json` says: the spec, and for a first stage how its latents are scaled."""
+
+    spec: Any
+    latent: Latent | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Kind:
+    """A kind of network."""
+
+    name: str
+    role: str
+    """What it is in a model: "denoiser", "vae" (any first stage), "clip" or "t5"."""
+    network: type[Any]
+    dialects: tuple[Dialect[Any, Any], ...]
+    classes: tuple[str, ...]
+    """What `config.json` calls it: its `_class_name`, or one of its `architectures`."""
+    from_config: Callable[[Options, str], Configured]
+    to_config: Callable[[Any], dict[str, Any]]
+    targets: Callable[[Any, int], list[Target]]
+    """Where LoRA files speak of it; the number tells a model's first, second, ... text encoder."""
+
+
+def _spec(from_config: Callable[[Options, str], Any]) -> Callable[[Options, str], Configured]:
+    return lambda options, where: Configured(from_config(options, where))
+
+
+def _vae_config(options: Options, where: str) -> Configured:
+    found = vae_config.from_config(options, where)
+    return Configured(found.spec, Latent(scale=found.scale, shift=found.shift, overflows=found.force_upcast))
+
+
+def _vq_config(options: Options, where: str) -> Configured:
+    found = vq_config.from_config(options, where)
+    return Configured(found.spec, Latent(scale=found.scale))
+
+
+def _no_targets(network: Any, position: int) -> list[Target]:
+    return []
+
+
+def _transformer_targets(names: Any) -> Callable[[Any, int], list[Target]]:
+    """The spellings of both layouts, as kohya's scripts and diffusers write them."""
+
+    def of_network(network: Any, position: int) -> list[Target]:
+        tables = (names.original(network), names.diffusers(network))
+        roots = ("transformer", "diffusion_model", "")
+        return targets(network, tables, roots=roots, kohya=("lora_unet", "lora_transformer"))
+
+    return of_network
+
+
+def _t5_targets(network: T5, position: int) -> list[Target]:
+    table = t5_names.DIALECTS[0].table(network)
+    return targets(network, (table,), roots=(f"text_encoder_{position}",), kohya=(f"lora_te{position}", "lora_te3"))
+
+
+FLUX = Kind(
+    name="FLUX transformer",
+    role="denoiser",
+    network=Flux,
+    dialects=flux_names.DIALECTS,
+    classes=("FluxTransformer2DModel",),
+    from_config=_spec(flux_config.from_config),
+    to_config=flux_config.to_config,
+    targets=_transformer_targets(flux_names),
+)
+MMDIT = Kind(
+    name="MM-DiT",
+    role="denoiser",
+    network=MMDiT,
+    dialects=mmdit_names.DIALECTS,
+    classes=("SD3Transformer2DModel",),
+    from_config=_spec(mmdit_config.from_config),
+    to_config=mmdit_config.to_config,
+    targets=_transformer_targets(mmdit_names),
+)
+DIT = Kind(
+    name="DiT",
+    role="denoiser",
+    network=DiT,
+    dialects=dit_names.DIALECTS,
+    classes=("DiTTransformer2DModel",),
+    from_config=_spec(dit_config.from_config),
+    to_config=dit_config.to_config,
+    targets=_transformer_targets(dit_names),
+)
+UNET = Kind(
+    name="U-Net",
+    role="denoiser",
+    network=UNet,
+    dialects=unet_names.DIALECTS,
+    classes=("UNet2DConditionModel",),
+    from_config=_spec(unet_config.from_config),
+    to_config=unet_config.to_config,
+    targets=lambda network, position: unet_names.lora_targets(network),
+)
+VQ_STAGE = Kind(
+    name="VQ autoencoder",
+    role="vae",
+    network=VQ,
+    dialects=vq_names.DIALECTS,
+    classes=("VQModel",),
+    from_config=_vq_config,
+    to_config=lambda spec: vq_config.to_config(vq_config.VQConfig(spec)),
+    targets=_no_targets,
+)
+KL_STAGE = Kind(
+    name="KL autoencoder",
+    role="vae",
+    network=VAE,
+    dialects=vae_names.DIALECTS,
+    classes=("AutoencoderKL",),
+    from_config=_vae_config,
+    to_config=lambda spec: vae_config.to_config(vae_config.VAEConfig(spec)),
+    targets=_no_targets,
+)
+CLIP = Kind(
+    name="CLIP text tower",
+    role="clip",
+    network=CLIPText,
+    dialects=clip_names.TEXT_DIALECTS,
+    classes=("CLIPTextModel", "CLIPTextModelWithProjection", "CLIPModel"),
+    from_config=_spec(clip_config.text_from_config),
+    to_config=clip_config.text_to_config,
+    targets=clip_names.text_lora_targets,
+)
+T5_ENCODER = Kind(
+    name="T5 encoder",
+    role="t5",
+    network=T5,
+    dialects=t5_names.DIALECTS,
+    classes=("T5EncoderModel", "T5ForConditionalGeneration", "T5Model"),
+    from_config=_spec(t5_config.from_config),
+    to_config=t5_config.to_config,
+    targets=_t5_targets,
+)
+# A first stage with a codebook bears the marks of one without, so it is looked for first.
+KINDS = (FLUX, MMDIT, DIT, UNET, VQ_STAGE, KL_STAGE, CLIP, T5_ENCODER)
+
+
+def find_dialect(view: Weights) -> tuple[Kind, Dialect[Any, Any]] | None:
+    """The kind and layout whose marks a view bears."""
+    found = ((kind, dialect) for kind in KINDS for dialect in kind.dialects)
+    return next((pair for pair in found if all(mark in view for mark in pair[1].marks)), None)
+
+
+def class_names(options: Options) -> Iterator[str]:
+    """The names of classes that a `config.json` gives."""
+    architectures = options.get("architectures")
+    names = (options.get("_class_name"), *(architectures if isinstance(architectures, list) else ()))
+    return (name for name in names if isinstance(name, str))
+
+
+def kind_of_config(options: Options) -> Kind | None:
+    """The kind that a `config.json` speaks of."""
+    return next((kind for name in class_names(options) for kind in KINDS if name in kind.classes), None)

@@ -1,0 +1,290 @@
+"""What a model is: told from names, shapes and configs, with the evidence for everything that these cannot say.
+
+The family follows from the structure of the denoiser, by the table of families; the name from the published specs.
+Weights do not tell what a network predicts, how latents are scaled or where noise ends: that comes from an argument,
+a config beside the file, its metadata, tensors that serve as marks, or else the family's default.
+"""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from maquette.diffusion.prediction import PREDICTIONS
+from maquette.diffusion.process import Discrete
+from maquette.engine.folder import FAMILY_KEY, INDEX, read_json, read_part, read_parts
+from maquette.engine.parts import Part, markers, split
+from maquette.engine.scheduler import read_flow, read_scheduler
+from maquette.errors import MaquetteError
+from maquette.families.family import Family
+from maquette.families.known import FAMILIES
+from maquette.models.unet import UNetSpec
+from maquette.weights.open_file import open_weights
+from maquette.weights.view import Weights
+
+SPELLINGS = {"v_prediction": "v", "v-prediction": "v", "eps": "epsilon", "flow": "velocity"}
+LARGEST_YAML = 1 << 20
+
+
+class Evidence(NamedTuple):
+    """Something that the shapes do not say, and what decided it."""
+
+    what: str
+    value: str
+    why: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recognition:
+    """A model's parts by name ("denoiser", "vae", "text_encoder", ...) and what is known of it.
+
+    `family` is complete: its process, prediction, latents and defaults are those of this model; None where there is no
+    denoiser. `refusal` says why it cannot be run, if so.
+    """
+
+    path: Path
+    title: str
+    family: Family | None
+    parts: Mapping[str, Part]
+    evidence: tuple[Evidence, ...]
+    surplus: tuple[str, ...] = ()
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    refusal: str | None = None
+
+    @property
+    def is_folder(self) -> bool:
+        return self.path.is_dir()
+
+
+class Wishes(NamedTuple):
+    """What the caller says of a model: it counts before everything else."""
+
+    family: str | None = None
+    prediction: str | None = None
+    variant: str | None = None
+    averaged: bool = False
+    vae: Path | None = None
+    texts: tuple[Path, ...] = ()
+
+
+NO_WISHES = Wishes()
+
+
+def recognise(path: Path, wishes: Wishes = NO_WISHES) -> Recognition:
+    """Say what a file or a folder in the diffusers layout is, without reading tensor data.
+
+    Raises:
+        MaquetteError: it is damaged, in no known layout, or not of the family that was asked for.
+    """
+    return _folder(path, wishes) if (path / INDEX).is_file() else _file(path, wishes)
+
+
+def _file(path: Path, wishes: Wishes) -> Recognition:
+    weights = open_weights(path, wishes.variant)
+    if path.is_dir():
+        part = read_part(path, wishes.variant)
+        found: Sequence[Part] = (part,)
+        surplus: tuple[str, ...] = ()
+    else:
+        found, surplus, _ = split(weights, path, averaged=wishes.averaged)
+    if not found:
+        raise MaquetteError(
+            f"{path}: in none of the known layouts (first tensor: {next(iter(weights), None)!r:.80}); use another file"
+        )
+    denoiser = _only([part for part in found if part.kind.role == "denoiser"], path)
+    first_stage = _only([part for part in found if part.kind.role == "vae"], path)
+    texts = [part for part in found if part.kind.role in ("clip", "t5")]
+    if denoiser is None:
+        parts = {part.kind.name if part.kind.role != "vae" else "vae": part for part in found}
+        title = ", ".join(part.kind.name for part in found)
+        return Recognition(
+            path=path, title=title, family=None, parts=parts, evidence=(), surplus=surplus, metadata=weights.metadata
+        )
+    says = dict(_file_says(path, weights))
+    family, evidence = _choose_family(denoiser.spec, wishes, says, path)
+    parts = {"denoiser": denoiser} | ({} if first_stage is None else {"vae": first_stage})
+    recognition = Recognition(
+        path=path,
+        title=_title(denoiser.spec, family),
+        family=family,
+        parts=parts,
+        evidence=(*_invisible(denoiser, weights), *evidence),
+        surplus=surplus,
+        metadata=weights.metadata,
+        refusal=_refusal(weights),
+    )
+    return _with_given(recognition, texts, wishes)
+
+
+def _only(parts: list[Part], path: Path) -> Part | None:
+    if len(parts) > 1:
+        raise MaquetteError(f"{path}: holds {len(parts)} of {parts[0].kind.name}; use a file with one model")
+    return parts[0] if parts else None
+
+
+def _folder(path: Path, wishes: Wishes) -> Recognition:
+    index, parts = read_json(path / INDEX), read_parts(path, wishes.variant)
+    texts = [part for name, part in parts.items() if name.startswith("text_encoder")]
+    says: dict[str, tuple[str, str]] = {}
+    named = index.get(FAMILY_KEY)
+    if wishes.family is None and isinstance(named, str) and named in FAMILIES:
+        wishes = wishes._replace(family=named)
+    scheduler = path / "scheduler/scheduler_config.json"
+    options = read_json(scheduler) if scheduler.is_file() else None
+    if options is not None and "prediction_type" in options:
+        says["prediction"] = (str(options["prediction_type"]), f"prediction_type in {scheduler.name}")
+    family, evidence = _choose_family(parts["denoiser"].spec, wishes, says, path)
+    if options is not None:
+        family = _with_scheduler(family, options, str(scheduler), wishes)
+    if isinstance(index.get("force_zeros_for_empty_prompt"), bool):
+        family = replace(family, zero_empty_negative=index["force_zeros_for_empty_prompt"])
+    recognition = Recognition(
+        path=path,
+        title=_title(parts["denoiser"].spec, family),
+        family=_with_size(family, path, parts),
+        parts={name: part for name, part in parts.items() if not name.startswith("text_encoder")},
+        evidence=evidence,
+    )
+    return _with_given(recognition, texts, wishes)
+
+
+def _with_scheduler(family: Family, options: Mapping[str, Any], where: str, wishes: Wishes) -> Family:
+    """The family with the process of a folder's scheduler, and its prediction if nobody asked for another."""
+    if not isinstance(family.process, Discrete):
+        process, by_size = read_flow(options, where, family.process)
+        return replace(family, process=process, shift_by_size=by_size)
+    discrete, prediction = read_scheduler(options, where)
+    return replace(family, process=discrete, prediction=prediction if wishes.prediction is None else family.prediction)
+
+
+def _with_size(family: Family, path: Path, parts: Mapping[str, Part]) -> Family:
+    """The family with the size of pictures that the denoiser's config gives, in latents."""
+    config = parts["denoiser"].path / "config.json"
+    side = read_json(config).get("sample_size") if config.is_file() else None
+    if type(side) is not int or not 0 < side <= 1024:
+        return family
+    side *= parts["vae"].spec.factor
+    return replace(family, defaults=replace(family.defaults, width=side, height=side))
+
+
+def _with_given(found: Recognition, texts: list[Part], wishes: Wishes) -> Recognition:
+    """The recognition with its text encoders named, and with parts that the caller gives instead of its own."""
+    family, parts, evidence = found.family, dict(found.parts), list(found.evidence)
+    assert family is not None
+    if wishes.vae is not None:
+        parts["vae"] = _given(wishes.vae, ("vae",))
+    given = [_given(text, ("clip", "t5")) for text in wishes.texts]
+    for role in ("clip", "t5"):
+        wanted = [reading.part for reading in family.readings if reading.kind == role]
+        there = [part for part in given if part.kind.role == role] or [t for t in texts if t.kind.role == role]
+        if len(there) > len(wanted):
+            raise MaquetteError(f"{found.path}: {family.name} reads {len(wanted)} {role} encoders, not {len(there)}")
+        # The larger tower is read second in every family with two.
+        parts |= dict(zip(wanted, sorted(there, key=lambda part: part.spec.width), strict=False))
+    latent = parts["vae"].latent if "vae" in parts else None
+    if latent is not None:
+        family = replace(family, latent=replace(latent, overflows=latent.overflows and family.latent.overflows))
+    why = "the config beside the first stage" if latent is not None else f"published for {family.name}"
+    scale = f"(z - {family.latent.shift:g}) * {family.latent.scale:g}"
+    evidence.append(Evidence("latents", scale, why))
+    return replace(found, family=family, parts=parts, evidence=tuple(evidence))
+
+
+def _given(path: Path, roles: tuple[str, ...]) -> Part:
+    """The one network of these roles in a file or a part's folder."""
+    if path.is_dir() or (path.parent / "config.json").is_file():
+        found: Sequence[Part] = (read_part(path),)
+    else:
+        found = split(open_weights(path), path).parts
+    fitting = [part for part in found if part.kind.role in roles]
+    if len(fitting) != 1:
+        what = "a first stage" if "vae" in roles else "a text encoder"
+        raise MaquetteError(f"{path}: holds {len(fitting)} networks that could be {what}; give a file with one")
+    return fitting[0]
+
+
+def _choose_family(
+    spec: Any, wishes: Wishes, says: Mapping[str, tuple[str, str]], path: Path
+) -> tuple[Family, tuple[Evidence, ...]]:
+    """The family of a denoiser, with its prediction and process, and what decided them."""
+    if wishes.family is not None:
+        candidates = [_by_name(wishes.family)]
+        if not candidates[0].matches(spec):
+            raise MaquetteError(f"{path}: is not of the family {wishes.family!r}: its denoiser has another structure")
+        evidence = [Evidence("family", wishes.family, "asked for, or named by the model")]
+    else:
+        candidates = [family for family in FAMILIES.values() if not family.by_name and family.matches(spec)]
+        evidence = [Evidence("family", ", ".join(each.name for each in candidates), "the denoiser's structure")]
+    if not candidates:
+        raise MaquetteError(f"{path}: its denoiser, {spec}, is of no known family; give family=")
+    value, why = _prediction(wishes, says)
+    if value is None:
+        same = len({id(family.prediction) for family in candidates}) == 1
+        why = f"the default of {candidates[0].name}" + ("" if same else ", assumed: weights do not tell")
+        family = candidates[0]
+    else:
+        wanted = PREDICTIONS[value]
+        fitting = next((family for family in candidates if family.prediction is wanted), candidates[0])
+        family = replace(fitting, prediction=wanted)
+    evidence.append(Evidence("prediction", _name_of(family), why))
+    if "zero_terminal_snr" in says and family.process == Discrete.scaled_linear():
+        family = replace(family, process=Discrete.scaled_linear(zero_terminal_snr=True))
+        evidence.append(Evidence("noise", "up to pure noise (zero terminal SNR)", says["zero_terminal_snr"][1]))
+    return family, tuple(evidence)
+
+
+def _name_of(family: Family) -> str:
+    return next(name for name, prediction in PREDICTIONS.items() if prediction is family.prediction)
+
+
+def _by_name(name: str) -> Family:
+    if name not in FAMILIES:
+        raise MaquetteError(f"there is no family {name!r}; known are {', '.join(FAMILIES)}")
+    return FAMILIES[name]
+
+
+def _prediction(wishes: Wishes, says: Mapping[str, tuple[str, str]]) -> tuple[str | None, str]:
+    value, why = (wishes.prediction, "asked for") if wishes.prediction else says.get("prediction", (None, ""))
+    value = SPELLINGS.get(value, value) if value is not None else None
+    if value is not None and value not in PREDICTIONS:
+        raise MaquetteError(f"unknown prediction {value!r} ({why}); known are {', '.join(PREDICTIONS)}")
+    return value, why
+
+
+def _file_says(path: Path, weights: Weights) -> Iterator[tuple[str, tuple[str, str]]]:
+    """What a file and its surroundings say of prediction and noise; the last word on each counts."""
+    marks = markers(weights)
+    if marks["v_pred"]:
+        yield "prediction", ("v", "the tensor v_pred")
+    if marks["ztsnr"]:
+        yield "zero_terminal_snr", ("true", "the tensor ztsnr")
+    told = weights.metadata.get("modelspec.prediction_type") or weights.metadata.get("prediction_type")
+    if told and SPELLINGS.get(told, told) in PREDICTIONS:
+        yield "prediction", (told, "modelspec.prediction_type in the metadata")
+    if weights.metadata.get("ss_zero_terminal_snr") == "True":
+        yield "zero_terminal_snr", ("true", "ss_zero_terminal_snr in the metadata")
+    sidecar = path.with_suffix(".yaml")
+    if sidecar.is_file() and sidecar.stat().st_size <= LARGEST_YAML:
+        text = sidecar.read_text("utf-8", errors="replace")
+        v = re.search(r"parameterization:\s*[\"']?v\b|VScaling|VWeighting", text) is not None
+        yield "prediction", ("v" if v else "epsilon", f"{sidecar.name} beside the file")
+
+
+def _refusal(weights: Weights) -> str | None:
+    marks = [name for name, there in markers(weights).items() if there and name.startswith("edm_")]
+    return f"it was trained with EDM's noise (tensor {marks[0]}), which is not supported" if marks else None
+
+
+def _invisible(denoiser: Part, weights: Weights) -> Iterator[Evidence]:
+    """What the spec takes for granted because no shape says it."""
+    spec = denoiser.spec
+    if isinstance(spec, UNetSpec) and not denoiser.configured:
+        heads = "8 heads everywhere" if spec.heads else f"heads of {spec.head_width}"
+        why = f"published networks whose proj_in is {'linear' if spec.linear_projection else 'a convolution'}"
+        yield Evidence("heads", heads, why)
+
+
+def _title(spec: Any, family: Family) -> str:
+    published = (item for each in FAMILIES.values() for item in each.published.items())
+    return next((name for name, its in published if its == spec), f"custom {family.name}")

@@ -1,0 +1,45 @@
+"""DiT (Peebles & Xie 2023): pictures of a class of ImageNet; a prompt is the number of the class, empty for none."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from maquette.diffusion.conditioning import Conditioning
+from maquette.diffusion.prediction import EPSILON
+from maquette.diffusion.process import Discrete
+from maquette.errors import MaquetteError
+from maquette.families.family import Defaults, Encoding, Family, Told
+from maquette.models.dit import DiTSpec, class_vector
+from maquette.models.published_transformers import DIT
+
+
+def condition(texts: Sequence[Encoding | None], told: Told) -> Conditioning:
+    """The classes that the prompts number."""
+    return Conditioning(vector=class_vector([_number(prompt) for prompt in told.prompts], told.spec.classes))
+
+
+def _number(prompt: str) -> int | None:
+    words = prompt.strip()
+    if words and not (words.isascii() and words.isdigit()):
+        raise MaquetteError(f"DiT paints classes, not words: got {prompt!r:.60}; give the number of one, such as 207")
+    return int(words) if words else None
+
+
+DIT_256 = Family(
+    name="dit",
+    pipeline="DiTPipeline",
+    process=Discrete.linear(),
+    prediction=EPSILON,
+    matches=lambda spec: isinstance(spec, DiTSpec) and spec.size * 8 <= 256,
+    published=DIT,
+    readings=(),
+    condition=condition,
+    defaults=Defaults(steps=50, guidance=4.0, sampler="ddim", schedule="trailing", width=256, height=256),
+    emphasis=False,
+)
+DIT_512 = replace(
+    DIT_256,
+    name="dit-512",
+    matches=lambda spec: isinstance(spec, DiTSpec) and spec.size * 8 > 256,
+    published={"DiT-XL/2 512": replace(DIT["DiT-XL/2"], size=64)},
+    defaults=replace(DIT_256.defaults, width=512, height=512),
+)

@@ -1,0 +1,41 @@
+"""T5's tokenizer (Raffel et al. 2020; Kudo 2018): a unigram model over pieces of words, from a `tokenizer.json`."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from tokenizers import Tokenizer
+
+from maquette.errors import MaquetteError
+
+FILE = "tokenizer.json"
+
+
+class T5Tokenizer:
+    """Text to ids: the pieces, the end mark, then padding up to `length`."""
+
+    def __init__(self, tokenizer: Tokenizer, *, length: int, pad: int) -> None:
+        self._tokenizer = tokenizer
+        self._tokenizer.enable_truncation(length)
+        self._tokenizer.no_padding()
+        self.length, self.pad = length, pad
+
+    @classmethod
+    def read(cls, path: Path, *, length: int, pad: int = 0) -> "T5Tokenizer":
+        """Read a `tokenizer.json`, or the one in a folder.
+
+        Raises:
+            MaquetteError: the file is missing or damaged.
+        """
+        file = path / FILE if path.is_dir() else path
+        try:
+            return cls(Tokenizer.from_file(str(file)), length=length, pad=pad)
+        except Exception as error:  # the library raises bare exceptions
+            raise MaquetteError(f"{path}: holds no T5 tokenizer ({error}); it needs {FILE}") from error
+
+    def __len__(self) -> int:
+        return int(self._tokenizer.get_vocab_size())
+
+    def __call__(self, texts: Sequence[str]) -> list[list[int]]:
+        """Rows of exactly `length` ids; what does not fit is cut off before the end mark."""
+        rows = [list(encoding.ids) for encoding in self._tokenizer.encode_batch(list(texts))]
+        return [row + [self.pad] * (self.length - len(row)) for row in rows]
