@@ -28,7 +28,7 @@ class UNetSpec:
     `down[level]` gives, for each residual block of a level, the depth of the transformer behind it (0: none);
     `up` is given in the order of computation, lowest resolution first. `middle` is the depth of the transformer between
     the two middle residual blocks; 0 leaves transformer and second block out (SSD-1B), None the whole middle (KOALA).
-    Either `heads` (everywhere) or `head_width` holds.
+    `heads` holds everywhere, unless `head_width` is given.
     """
 
     in_channels: int = 4
@@ -43,6 +43,10 @@ class UNetSpec:
     vector: int | None = None
     linear_projection: bool = False
     groups: int = 32
+
+    def __post_init__(self) -> None:
+        if self.head_width is not None:
+            object.__setattr__(self, "heads", None)
 
     @property
     def embedding(self) -> int:
