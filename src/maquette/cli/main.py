@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 
 from maquette import __version__
-from maquette.cli import doctor, evaluate, train, txt2img
+from maquette.cli import convert, doctor, evaluate, inspect, train, txt2img
 from maquette.errors import MaquetteError
 
 USER_ERROR = 2  # exit status of a mistake that the user can mend
@@ -27,6 +27,8 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command("txt2img")(txt2img.txt2img)
+app.command("inspect")(inspect.inspect)
+app.command("convert")(convert.convert)
 app.command("doctor")(doctor.doctor)
 app.command("train")(train.train)
 app.command("eval")(evaluate.evaluate)

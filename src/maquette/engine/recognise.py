@@ -182,6 +182,11 @@ def _with_given(found: Recognition, texts: list[Part], wishes: Wishes) -> Recogn
             raise MaquetteError(f"{found.path}: {family.name} reads {len(wanted)} {role} encoders, not {len(there)}")
         # The larger tower is read second in every family with two.
         parts |= dict(zip(wanted, sorted(there, key=lambda part: part.spec.width), strict=False))
+    for reading in family.readings:
+        part = parts.get(reading.part)
+        if part is not None and part.kind.role == "clip" and not part.configured:
+            parts[reading.part] = replace(part, spec=replace(part.spec, activation=reading.activation))
+            evidence.append(Evidence(reading.part, reading.activation, f"published for {family.name}"))
     latent = parts["vae"].latent if "vae" in parts else None
     if latent is not None:
         family = replace(family, latent=replace(latent, overflows=latent.overflows and family.latent.overflows))

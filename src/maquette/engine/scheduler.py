@@ -94,3 +94,20 @@ def flow_config(flow: RectifiedFlow, *, by_size: bool) -> dict[str, Any]:
         "base_image_seq_len": 256,
         "max_image_seq_len": 4096,
     }
+
+
+def scheduler_config(process: Process, prediction: Prediction, *, by_size: bool) -> dict[str, Any]:
+    """The options of the scheduler of diffusers that sees noise as the process does.
+
+    Raises:
+        MaquetteError: diffusers has no options for the process.
+    """
+    if isinstance(process, RectifiedFlow):
+        return flow_config(process, by_size=by_size)
+    for zero in (False, True):
+        if process == Discrete.scaled_linear(zero_terminal_snr=zero):
+            return ddim_config(prediction, zero_terminal_snr=zero)
+    if process == Discrete.linear():
+        linear = {"beta_schedule": "linear", "beta_start": 0.0001, "beta_end": 0.02}
+        return ddim_config(prediction, zero_terminal_snr=False) | linear
+    raise MaquetteError("this model's noise has no name among diffusers' schedulers; keep the model as it is")

@@ -41,6 +41,8 @@ class Reading:
     part: str = "text_encoder"
     """The folder of a diffusers model that holds it."""
     kind: Literal["clip", "t5"] = "clip"
+    activation: str = "quick_gelu"
+    """Of a CLIP tower's perceptrons, where no config says it."""
     skip: int = 0
     """How many of the last layers are left out."""
     norm: bool = True

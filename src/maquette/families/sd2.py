@@ -30,7 +30,9 @@ SD2_V = replace(
     prediction=V,
     matches=lambda spec: matches_sd2(spec, 4),
     published={"Stable Diffusion 2.x": SD2_UNET},
-    readings=(Reading(skip=1, cut=True, pad=0, prefix="cond_stage_model.model.", layout="OpenCLIP"),),
+    readings=(
+        Reading(activation="gelu", skip=1, cut=True, pad=0, prefix="cond_stage_model.model.", layout="OpenCLIP"),
+    ),
     defaults=replace(SD1.defaults, width=768, height=768),
 )
 SD2 = replace(SD2_V, name="sd2", prediction=EPSILON, defaults=SD1.defaults)

@@ -49,6 +49,7 @@ SD3 = Family(
         ),
         Reading(
             part="text_encoder_2",
+            activation="gelu",
             skip=1,
             norm=False,
             pooled="projected",

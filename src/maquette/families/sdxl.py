@@ -57,6 +57,7 @@ def matches_sdxl(spec: Any, channels: int, *, refiner: bool = False) -> bool:
 
 LARGE = Reading(
     part="text_encoder_2",
+    activation="gelu",
     skip=1,
     norm=False,
     pooled="projected",

@@ -1,5 +1,6 @@
 """T5's tokenizer (Raffel et al. 2020; Kudo 2018): a unigram model over pieces of words, from a `tokenizer.json`."""
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -31,6 +32,21 @@ class T5Tokenizer:
             return cls(Tokenizer.from_file(str(file)), length=length, pad=pad)
         except Exception as error:  # the library raises bare exceptions
             raise MaquetteError(f"{path}: holds no T5 tokenizer ({error}); it needs {FILE}") from error
+
+    def write(self, folder: Path) -> None:
+        """Write the files that `read` and other programs open."""
+        folder.mkdir(parents=True, exist_ok=True)
+        self._tokenizer.no_truncation()
+        self._tokenizer.save(str(folder / FILE))
+        self._tokenizer.enable_truncation(self.length)
+        config = {
+            "tokenizer_class": "T5TokenizerFast",
+            "model_max_length": self.length,
+            "eos_token": "</s>",
+            "pad_token": self._tokenizer.id_to_token(self.pad),
+            "unk_token": "<unk>",
+        }
+        (folder / "tokenizer_config.json").write_text(json.dumps(config, indent=2) + "\n", "utf-8")
 
     def __len__(self) -> int:
         return int(self._tokenizer.get_vocab_size())

@@ -95,7 +95,7 @@ class CLIPTokenizer:
             "bos_token": START,
             "eos_token": END,
             "unk_token": END,
-            "pad_token": END,
+            "pad_token": next(word for word, index in self.vocabulary.items() if index == self.pad),
             "add_prefix_space": False,
             "do_lower_case": True,
         }

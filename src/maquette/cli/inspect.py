@@ -1,0 +1,59 @@
+"""`maquette inspect`: what a file is and why, without reading its tensors or running anything in it."""
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+SHOWN = 5  # names of a list that are printed
+GB = 1e9
+
+
+def inspect(
+    file: Annotated[Path, typer.Argument(help="A model's file or folder, a LoRA or an embedding.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
+    lora: Annotated[
+        list[Path] | None, typer.Option(metavar="FILE", help="Say which keys of this LoRA the model would use.")
+    ] = None,
+    averaged: Annotated[bool, typer.Option(help="Look at the moving average in a training checkpoint.")] = False,
+) -> None:
+    """Say what a file is: family, layout, precision, what decided, what is missing, the memory it takes."""
+    from maquette.engine.recognise import Wishes
+    from maquette.engine.report import describe_file
+
+    report = describe_file(file.expanduser(), Wishes(averaged=averaged), lora or ())
+    typer.echo(json.dumps(report, indent=2, ensure_ascii=False) if as_json else "\n".join(lines(report)))
+
+
+def lines(report: dict[str, Any]) -> list[str]:
+    """A report in words, a line for each thing worth knowing."""
+    said = [("what", report["title"])]
+    if report.get("family"):
+        said.append(("family", report["family"]))
+    for name, part in report.get("parts", {}).items():
+        precision = ", ".join(f"{count} {encoding}" for encoding, count in part["precision"].items())
+        size = f"{part['parameters'] / 1e6:,.1f}M parameters"
+        said.append((name, f"{part['kind']}, {part['layout']} layout, {size}, tensors: {precision}"))
+        said += [(word, shorten(part[word])) for word in ("missing", "surplus") if part[word]]
+    said += [(found["what"], f"{found['value']} (from: {found['why']})") for found in report.get("evidence", [])]
+    for word in ("absent", "surplus"):
+        if report.get(word):
+            said.append((word, shorten(report[word])))
+    for word in ("refusal", "modules", "ranks", "vectors"):
+        if report.get(word):
+            said.append((word, str(report[word])))
+    said += report.get("training", {}).items()
+    memory = ", ".join(f"{size / GB:.2f} GB in {name}" for name, size in report.get("memory", {}).items())
+    if memory:
+        said.append(("memory", memory))
+    for found in report.get("loras", []):
+        keys = f"{found['matched']} keys matched, {len(found['unmatched'])} not {shorten(found['unmatched'])}".strip()
+        said.append(("LoRA", f"{found['path']}: {found['problem'] or keys}"))
+    return [f"{name:<15} {value}" for name, value in said]
+
+
+def shorten(names: list[str]) -> str:
+    """The first of some names."""
+    more = f", ... ({len(names)} in all)" if len(names) > SHOWN else ""
+    return ", ".join(names[:SHOWN]) + more

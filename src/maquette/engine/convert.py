@@ -1,0 +1,221 @@
+"""Writing a model in another layout: one file with the original names, or a folder as diffusers has it.
+
+Tensors are read, renamed and written one by one. A file that would not be recognised again is not written.
+"""
+
+import json
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from maquette.diffusion.prediction import PREDICTIONS
+from maquette.diffusion.process import Discrete
+from maquette.engine.build import outline
+from maquette.engine.folder import INDEX
+from maquette.engine.kinds import Kind, find_dialect
+from maquette.engine.recognise import Recognition
+from maquette.engine.scheduler import scheduler_config
+from maquette.engine.tokens import find_tokenizer
+from maquette.errors import MaquetteError
+from maquette.families.family import Family, Latent, Reading
+from maquette.models.vae import VAESpec
+from maquette.models.vae_config import VAEConfig, to_config
+from maquette.weights.precision import cast
+from maquette.weights.safetensors_file import write_safetensors
+from maquette.weights.view import Chosen, InMemory, Weights, prefixed, union
+
+LAYOUTS = ("original", "diffusers")
+NETWORK_FILE, ENCODER_FILE = "diffusion_pytorch_model.safetensors", "model.safetensors"
+VERSION = "0.30.0"  # of the layout, as diffusers counts
+TRANSFORMERS = "transformers"
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A network ready to be written: its spec and its tensors in our names."""
+
+    kind: Kind
+    spec: Any
+    weights: Weights
+
+    def named(self, layout: str) -> Weights:
+        """Its tensors in the names of a layout.
+
+        Raises:
+            MaquetteError: shapes would not tell the spec again.
+        """
+        dialect = next((each for each in self.kind.dialects if each.name == layout), None)
+        if dialect is None:
+            raise MaquetteError(f"the {self.kind.name} has no layout {layout!r}; choose another")
+        return dialect.write(self.weights, outline(self.kind.network, self.spec))
+
+
+def convert(found: Recognition, out: Path, layout: str, dtype: torch.dtype | None, tokenizers: list[Path]) -> None:
+    """Write a recognised model to `out`, a .safetensors file ("original") or a folder ("diffusers").
+
+    Raises:
+        MaquetteError: parts are missing, `out` is there already, or the layout cannot say this model.
+    """
+    family = found.family
+    if family is None:
+        raise MaquetteError(f"{found.path}: holds no denoiser, only: {found.title}; convert a whole model")
+    if layout not in LAYOUTS:
+        raise MaquetteError(f"unknown layout {layout!r}; give {' or '.join(LAYOUTS)}")
+    if out.exists():
+        raise MaquetteError(f"{out}: is there already; give another name")
+    if layout == "original":
+        if out.suffix != ".safetensors":
+            raise MaquetteError(f"{out}: the original layout is one file; give a name that ends in .safetensors")
+        write_safetensors(out, union(_original(found, family, dtype)), _metadata(family))
+        return
+    try:
+        with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as stage:
+            folder = Path(stage) / out.name
+            _write_folder(found, family, dtype, folder, tokenizers)
+            shutil.move(folder, out)
+    except OSError as error:
+        raise MaquetteError(f"{out}: cannot be written ({error.strerror or error}); choose another folder") from error
+
+
+def _piece(found: Recognition, name: str, dtype: torch.dtype | None) -> Piece:
+    part = found.parts[name]
+    network = part.network()
+    ours = part.dialect.read(part.weights, network)
+    return Piece(part.kind, part.spec, ours if dtype is None else cast(ours, dtype))
+
+
+def _readings(found: Recognition, family: Family) -> Iterator[Reading]:
+    return (reading for reading in family.readings if reading.part in found.parts)
+
+
+def _original(found: Recognition, family: Family, dtype: torch.dtype | None) -> Iterator[Weights]:
+    """The parts in their original names; tensors without data mark what shapes do not say."""
+    for prefix, name in zip(family.prefixes, ("denoiser", "vae"), strict=True):
+        if name in found.parts:
+            yield _prefixed(_piece(found, name, dtype), "original", prefix, found.path)
+    for reading in _readings(found, family):
+        piece = _piece(found, reading.part, dtype)
+        if reading.pooled_in_files == "pooled" and piece.spec.projection is not None:
+            piece = _without_identity(piece, found.path)
+        if reading.cut and found.parts[reading.part].dialect.name != reading.layout:
+            piece = _with_spare_layers(piece, reading.skip)
+        yield _prefixed(piece, reading.layout, reading.prefix, found.path)
+    if family.process == Discrete.scaled_linear(zero_terminal_snr=True):
+        yield InMemory({"ztsnr": torch.zeros(1)})
+
+
+def _prefixed(piece: Piece, layout: str, prefix: str, path: Path) -> Weights:
+    theirs = piece.named(layout)
+    told = find_dialect(theirs)
+    if told is None or told[0] is not piece.kind or told[1].spec(theirs) != piece.spec:
+        raise MaquetteError(
+            f"{path}: shapes alone do not tell its {piece.kind.name}, so that one file cannot hold it; "
+            "keep it as a folder"
+        )
+    return prefixed(theirs, prefix)
+
+
+def _without_identity(piece: Piece, path: Path) -> Piece:
+    """The tower without its projection, which original files leave out: it must be the identity."""
+    matrix = piece.weights["projection.weight"]
+    if not torch.equal(matrix.float(), torch.eye(*matrix.shape)):
+        raise MaquetteError(f"{path}: its first text encoder projects, which one file cannot say; keep it as a folder")
+    names = {name: name for name in piece.weights if name != "projection.weight"}
+    return Piece(piece.kind, replace(piece.spec, projection=None), Chosen(piece.weights, names))
+
+
+def _with_spare_layers(piece: Piece, count: int) -> Piece:
+    """The tower with `count` copies of its last layer behind it, which nobody reads."""
+    last = piece.spec.layers - 1
+    names = {name: name for name in piece.weights}
+    for name in piece.weights:
+        head, _, leaf = name.partition(f"layers.{last}.")
+        if leaf and not head:
+            names |= {f"layers.{last + extra}.{leaf}": name for extra in range(1, count + 1)}
+    return Piece(piece.kind, replace(piece.spec, layers=last + 1 + count), Chosen(piece.weights, names))
+
+
+def _without_spare_layers(piece: Piece, count: int) -> Piece:
+    """The tower without its last layers, and without the projection that reads them."""
+    spec = replace(piece.spec, layers=piece.spec.layers - count, projection=None)
+    names = outline(piece.kind.network, spec).state_dict()
+    return Piece(piece.kind, spec, Chosen(piece.weights, {name: name for name in names}))
+
+
+def _with_identity(piece: Piece) -> Piece:
+    """The tower with a projection that changes nothing, as diffusers expects one."""
+    width = piece.spec.width
+    names = {name: name for name in piece.weights if name != "projection.weight"}
+    dtype = piece.weights.dtype("final_norm.weight")
+    identity = InMemory({"projection.weight": torch.eye(width, dtype=dtype)})
+    return Piece(piece.kind, replace(piece.spec, projection=width), union([Chosen(piece.weights, names), identity]))
+
+
+def _metadata(family: Family) -> dict[str, str]:
+    prediction = next(name for name, its in PREDICTIONS.items() if its is family.prediction)
+    return {"modelspec.sai_model_spec": "1.0.0", "modelspec.prediction_type": prediction, "format": "pt"}
+
+
+def _write_folder(
+    found: Recognition, family: Family, dtype: torch.dtype | None, folder: Path, tokenizers: list[Path]
+) -> None:
+    index: dict[str, Any] = {"_class_name": family.pipeline, "_diffusers_version": VERSION}
+    denoiser = _piece(found, "denoiser", dtype)
+    name = "unet" if denoiser.kind.classes == ("UNet2DConditionModel",) else "transformer"
+    index[name] = _write_network(folder / name, denoiser, "diffusers", denoiser.kind.to_config(denoiser.spec))
+    if "vae" in found.parts:
+        vae = _piece(found, "vae", dtype)
+        config = _vae_config(vae, family.latent)
+        index["vae"] = _write_network(folder / "vae", vae, "diffusers", config)
+    for reading in _readings(found, family):
+        piece = _folder_encoder(_piece(found, reading.part, dtype), reading, found)
+        config = piece.kind.to_config(piece.spec)
+        index[reading.part] = _write_network(folder / reading.part, piece, TRANSFORMERS, config, ENCODER_FILE)
+        words = reading.part.replace("text_encoder", "tokenizer")
+        tokenizer = find_tokenizer(reading, found.parts[reading.part].spec, found.path, tokenizers)
+        tokenizer.write(folder / words)
+        index[words] = [TRANSFORMERS, "CLIPTokenizer" if reading.kind == "clip" else "T5TokenizerFast"]
+    scheduler = scheduler_config(family.process, family.prediction, by_size=family.shift_by_size)
+    _write_json(folder / "scheduler/scheduler_config.json", scheduler)
+    index["scheduler"] = ["diffusers", scheduler["_class_name"]]
+    if family.zero_empty_negative:
+        index["force_zeros_for_empty_prompt"] = True
+    _write_json(folder / INDEX, index)
+
+
+def _folder_encoder(piece: Piece, reading: Reading, found: Recognition) -> Piece:
+    """A text encoder as folders have it."""
+    part = found.parts[reading.part]
+    if reading.cut and part.dialect.name == "OpenCLIP":
+        return _without_spare_layers(piece, reading.skip)
+    if reading.pooled_in_files == "pooled" and not part.configured:
+        return _with_identity(piece)
+    return piece
+
+
+def _vae_config(piece: Piece, latent: Latent) -> dict[str, Any]:
+    if not isinstance(piece.spec, VAESpec):
+        return piece.kind.to_config(piece.spec)
+    return to_config(VAEConfig(piece.spec, latent.scale, latent.shift, latent.overflows))
+
+
+def _write_network(
+    folder: Path, piece: Piece, layout: str, config: Mapping[str, Any], file: str = NETWORK_FILE
+) -> list[str]:
+    """Write one part; the library and the class that model_index.json names."""
+    theirs = piece.named(layout)
+    _write_json(folder / "config.json", config)
+    write_safetensors(folder / file, theirs, {"format": "pt"})
+    if "architectures" in config:
+        return [TRANSFORMERS, str(config["architectures"][0])]
+    return ["diffusers", str(config["_class_name"])]
+
+
+def _write_json(path: Path, value: Mapping[str, Any]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(value, indent=2) + "\n", "utf-8")

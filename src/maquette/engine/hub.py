@@ -1,0 +1,73 @@
+"""Models by their name on the hub, "org/model": fetched by `huggingface_hub` with its endpoint, cache, offline mode.
+
+Only here is the network touched, and only for a name that is no path.
+"""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from maquette.errors import MaquetteError
+
+NAME = re.compile(r"[\w.-]+/[\w.-]+(/[\w./ -]+)?", re.ASCII)
+_SMALL = re.compile(
+    r"model_index\.json|[^/]+/config\.json|scheduler/scheduler_config\.json|"
+    r"tokenizer(_\d)?/(vocab\.json|merges\.txt|tokenizer\.json|tokenizer_config\.json|special_tokens_map\.json)"
+)
+_WEIGHTS = re.compile(
+    r"(?P<folder>unet|transformer|vae|vqvae|text_encoder(_\d)?)/"
+    r"(?P<stem>diffusion_pytorch_model|model|pytorch_model)"
+    r"(\.(?P<variant>[\w-]+))?(-\d{5}-of-\d{5})?(?P<ending>\.safetensors|\.bin)(\.index(\.(?P<late>[\w-]+))?\.json)?"
+)
+
+
+def fetch(name: str, variant: str | None = None) -> Path:
+    """The folder of a model of the hub, or of one file of it ("org/model/file.safetensors"), in the hub's cache.
+
+    Raises:
+        MaquetteError: there is no such model, it needs a login, or it is not in the cache and there is no network.
+    """
+    import huggingface_hub
+    from huggingface_hub import errors
+
+    repository, file = "/".join(name.split("/")[:2]), "/".join(name.split("/")[2:])
+    try:
+        if file:
+            return Path(huggingface_hub.hf_hub_download(repository, file))
+        try:
+            files = huggingface_hub.HfApi().list_repo_files(repository)
+        except (errors.OfflineModeIsEnabled, OSError) as error:
+            if isinstance(error, errors.HfHubHTTPError):
+                raise
+            return Path(huggingface_hub.snapshot_download(repository, local_files_only=True))
+        return Path(huggingface_hub.snapshot_download(repository, allow_patterns=wanted_files(files, variant)))
+    except errors.GatedRepoError as error:
+        raise MaquetteError(
+            f"{repository}: its owner asks for a login; accept the terms there, then `hf auth login`"
+        ) from error
+    except (errors.RepositoryNotFoundError, errors.EntryNotFoundError) as error:
+        raise MaquetteError(f"{name}: not found as a path, nor on the hub or in its cache; check the name") from error
+    except (errors.HfHubHTTPError, OSError, ValueError) as error:
+        reason = str(error).strip().split("\n")[0]
+        raise MaquetteError(f"{name}: cannot be fetched from the hub ({reason:.200}); check the network") from error
+
+
+def wanted_files(files: Sequence[str], variant: str | None = None) -> list[str]:
+    """Of a repository's files those that a model in the diffusers layout needs, each network in one format only."""
+    wanted = [file for file in files if _SMALL.fullmatch(file)]
+    found: dict[str, dict[tuple[str, str], list[str]]] = {}
+    for file in files:
+        match = _WEIGHTS.fullmatch(file)
+        if match is not None:
+            its = match["variant"] or match["late"] or ""
+            found.setdefault(match["folder"], {}).setdefault((match["ending"], its), []).append(file)
+    for choices in found.values():
+        order = [(ending, its) for ending in (".safetensors", ".bin") for its in dict.fromkeys((variant or "", ""))]
+        chosen = next(key for key in (*order, *sorted(choices, reverse=True)) if key in choices)
+        wanted += choices[chosen]
+    if not any(file.endswith("model_index.json") for file in wanted):
+        raise MaquetteError(
+            "this repository holds no model in the diffusers layout; give one of its files: org/model/FILE, such as "
+            f"{next((file for file in files if file.endswith(('.safetensors', '.ckpt', '.gguf'))), 'none')}"
+        )
+    return wanted

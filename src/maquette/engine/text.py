@@ -1,0 +1,109 @@
+"""Text encoders at work: a tokenizer, a tower, and how the family reads it."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from maquette.errors import MaquetteError
+from maquette.families.family import Encoding, Reading
+from maquette.models.clip import CLIPText, TextStates
+from maquette.models.t5 import T5
+from maquette.text.chunks import Chunk, fill_chunks
+from maquette.text.prompt import Span, parse_prompt
+from maquette.text.t5_tokenizer import T5Tokenizer
+from maquette.text.tokenizer import CLIPTokenizer
+
+
+@dataclass
+class TextEncoder:
+    """A CLIP tower and its tokenizer; `emphasis` reads prompts by A1111's grammar."""
+
+    reading: Reading
+    tokenizer: CLIPTokenizer
+    tower: CLIPText
+    emphasis: bool = True
+    learned: dict[tuple[int, ...], tuple[int, ...]] = field(default_factory=dict)
+    """Textual inversions by the ids of their names; see `maquette.text.chunks.Learned`."""
+
+    def chunks(self, prompt: str) -> list[Chunk]:
+        """The prompt in rows of ids."""
+        if self.emphasis:
+            return fill_chunks(parse_prompt(prompt), self.tokenizer, self.learned)
+        return fill_chunks([Span(prompt, 1.0)], self.tokenizer, self.learned)[:1]
+
+    def __call__(self, prompts: Sequence[str], *, chunks: int = 1, clip_skip: int = 1) -> Encoding:
+        """States (B, n * length, C) of n chunks, at least `chunks` and as many as the longest prompt takes.
+
+        `clip_skip` counts as A1111 does: 1 reads the family's layer, 2 the one before it, ...
+        """
+        rows = [self.chunks(prompt) for prompt in prompts]
+        number = max(chunks, *map(len, rows))
+        empty = fill_chunks([Span("", 1.0)], self.tokenizer)
+        rows = [row + empty * (number - len(row)) for row in rows]
+        flat = [chunk for row in rows for chunk in row]
+        states: TextStates = self.tower(torch.tensor([chunk.ids for chunk in flat], device=self.tower.device))
+        tokens = self._weighted(self._layer(states, clip_skip), [chunk.weights for chunk in flat])
+        pooled = states.projected if self.reading.pooled == "projected" else states.pooled
+        pooled = states.pooled if pooled is None else pooled
+        return Encoding(tokens.unflatten(0, (-1, number)).flatten(1, 2), pooled.unflatten(0, (-1, number))[:, 0])
+
+    def _layer(self, states: TextStates, clip_skip: int) -> Tensor:
+        skip = self.reading.skip + clip_skip - 1
+        if not 1 <= clip_skip <= len(states.hidden) - self.reading.skip - 1:
+            raise MaquetteError(
+                f"clip skip {clip_skip} does not exist: 1 skips nothing, and this text encoder goes up to "
+                f"{len(states.hidden) - self.reading.skip - 1}"
+            )
+        if not self.reading.norm:
+            return states.hidden[-1 - skip]
+        return self.tower.final_norm(states.hidden[-1 - skip]) if skip else states.last
+
+    def _weighted(self, tokens: Tensor, weights: list[list[float]]) -> Tensor:
+        """Tokens times their weights, brought back to the mean that each chunk had."""
+        table = torch.tensor(weights, dtype=torch.float32)
+        if bool((table == 1.0).all()):
+            return tokens
+        states = tokens.float()
+        strong = states * table[..., None].to(states.device)
+        mean, now = (each.mean(dim=(1, 2), keepdim=True) for each in (states, strong))
+        emphatic = (table != 1.0).any(dim=1).to(states.device)[:, None, None]
+        return torch.where(emphatic, strong * (mean / now), states).to(tokens.dtype)
+
+
+@dataclass
+class LongTextEncoder:
+    """T5 and its tokenizer; it reads words as they are."""
+
+    reading: Reading
+    tokenizer: T5Tokenizer
+    tower: T5
+
+    def chunks(self, prompt: str) -> list[Chunk]:
+        """One row, whatever its length."""
+        return [Chunk([], [])]
+
+    def __call__(self, prompts: Sequence[str], *, chunks: int = 1, clip_skip: int = 1) -> Encoding:
+        """States (B, length, C) after the final norm, padding included."""
+        tokens: Tensor = self.tower(torch.tensor(self.tokenizer(prompts), device=self.tower.device))
+        return Encoding(tokens, tokens.new_zeros(len(tokens), 0))
+
+
+Encoder = TextEncoder | LongTextEncoder
+
+
+def teach(encoder: TextEncoder, words: Mapping[str, Tensor]) -> None:
+    """Let a tower know learned words, (n, d) vectors each, instead of those that it knew before."""
+    vocabulary, embedding = encoder.tower.spec.vocabulary, encoder.tower.token_embedding
+    rows, encoder.learned = [embedding.weight[:vocabulary]], {}
+    first = vocabulary
+    for word, vectors in words.items():
+        name = tuple(encoder.tokenizer.words(word))
+        if not name:
+            raise MaquetteError(f"the word {word!r} of an embedding is empty to this tokenizer; name it otherwise")
+        encoder.learned[name] = tuple(range(first, first + len(vectors)))
+        rows.append(vectors.to(embedding.weight))
+        first += len(vectors)
+    weight = torch.cat(rows) if len(rows) > 1 else rows[0]
+    embedding.weight = torch.nn.Parameter(weight.detach(), requires_grad=False)

@@ -1,0 +1,122 @@
+"""Where a text encoder's tokenizer is found: given, in the model's folder, beside its file, or in the hub's cache."""
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from maquette.errors import MaquetteError
+from maquette.families.family import Reading
+from maquette.models.clip import CLIPTextSpec
+from maquette.models.t5 import T5Spec
+from maquette.text.t5_tokenizer import T5Tokenizer
+from maquette.text.tokenizer import CLIPTokenizer
+
+# Models on the hub that carry the tokenizers of the published families, in the order in which the cache is searched.
+CLIP_FILES = ("vocab.json", "merges.txt")
+T5_FILES = ("tokenizer.json",)
+CLIP_PLACES = (
+    ("openai/clip-vit-large-patch14", ""),
+    ("stable-diffusion-v1-5/stable-diffusion-v1-5", "tokenizer/"),
+    ("stabilityai/stable-diffusion-xl-base-1.0", "tokenizer/"),
+    ("stabilityai/stable-diffusion-3.5-medium", "tokenizer/"),
+    ("black-forest-labs/FLUX.1-dev", "tokenizer/"),
+    ("black-forest-labs/FLUX.1-schnell", "tokenizer/"),
+)
+T5_PLACES = (
+    ("black-forest-labs/FLUX.1-dev", "tokenizer_2/"),
+    ("black-forest-labs/FLUX.1-schnell", "tokenizer_2/"),
+    ("stabilityai/stable-diffusion-3.5-medium", "tokenizer_3/"),
+    ("stabilityai/stable-diffusion-3.5-large", "tokenizer_3/"),
+    ("stabilityai/stable-diffusion-3-medium-diffusers", "tokenizer_3/"),
+    ("google/t5-v1_1-xxl", ""),
+)
+HELP = {
+    "clip": (
+        "vocab.json and merges.txt, or CLIP's tokenizer.json",
+        "hf download openai/clip-vit-large-patch14 vocab.json merges.txt",
+    ),
+    "t5": (
+        "T5's tokenizer.json",
+        "hf download black-forest-labs/FLUX.1-schnell tokenizer_2/tokenizer.json",
+    ),
+}
+
+
+def find_tokenizer(
+    reading: Reading, spec: CLIPTextSpec | T5Spec, model: Path, given: Sequence[Path]
+) -> CLIPTokenizer | T5Tokenizer:
+    """The tokenizer of one text encoder.
+
+    Raises:
+        MaquetteError: none is found, with what is missing and how to get it; or one belongs to another model.
+    """
+    own = model / _folder(reading) if model.is_dir() else None
+    place = next((each for each in _places(reading, model, given) if _is_of_kind(each, reading.kind)), None)
+    if place is None and own is not None and own.is_dir():
+        place = own  # damaged: reading it says how
+    if place is None:
+        files, command = HELP[reading.kind]
+        raise MaquetteError(
+            f"{model}: carries no tokenizer for its {reading.part}: {files}; put them beside it, or give their folder "
+            f"as tokenizer; one way to get them is `{command}`"
+        )
+    if isinstance(spec, T5Spec):
+        long = T5Tokenizer.read(place, length=reading.length or spec.distance, pad=reading.pad or 0)
+        _check_size(place, len(long), spec.vocabulary, model)
+        return long
+    # In a model's own folder, a config beside the words says how they are filled up, else the family does.
+    tokenizer = CLIPTokenizer.read(place, length=spec.positions)
+    if place != own or not (place / "tokenizer_config.json").is_file():
+        tokenizer.pad = tokenizer.end if reading.pad is None else reading.pad
+    _check_size(place, max(tokenizer.vocabulary.values()) + 1, spec.vocabulary, model)
+    if place != own and tokenizer.end != spec.end:
+        raise MaquetteError(
+            f"{place}: its end mark is {tokenizer.end}, {model} expects {spec.end}; it belongs to another model"
+        )
+    return tokenizer
+
+
+def _check_size(place: Path, words: int, known: int, model: Path) -> None:
+    if words > known:
+        raise MaquetteError(
+            f"{place}: has {words} words, more than the {known} that {model} knows; it belongs to another model"
+        )
+
+
+def _folder(reading: Reading) -> str:
+    return reading.part.replace("text_encoder", "tokenizer")
+
+
+def _places(reading: Reading, model: Path, given: Sequence[Path]) -> Iterator[Path]:
+    """Where to look, the most particular place first."""
+    for path in (*given, model if model.is_dir() else model.parent):
+        yield path / _folder(reading)
+        yield path
+        if path in given:
+            yield path / "tokenizer"
+    yield from _cached(reading.kind)
+
+
+def _cached(kind: str) -> Iterator[Path]:
+    """Folders in the hub's cache; nothing is downloaded."""
+    from huggingface_hub import try_to_load_from_cache
+
+    files = CLIP_FILES if kind == "clip" else T5_FILES
+    for repository, folder in CLIP_PLACES if kind == "clip" else T5_PLACES:
+        paths = [try_to_load_from_cache(repository, folder + file) for file in files]
+        if all(isinstance(path, str) for path in paths):
+            yield Path(str(paths[0])).parent
+
+
+def _is_of_kind(place: Path, kind: str) -> bool:
+    """Whether a folder, or a tokenizer.json, holds a tokenizer of the kind."""
+    if kind == "clip" and place.is_dir() and all((place / name).is_file() for name in CLIP_FILES):
+        return True
+    whole = place / "tokenizer.json" if place.is_dir() else place
+    if not whole.is_file() or whole.suffix != ".json":
+        return False
+    try:
+        model = json.loads(whole.read_text("utf-8"))["model"]
+        return bool(model["type"] == ("BPE" if kind == "clip" else "Unigram"))
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return False
