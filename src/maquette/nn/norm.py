@@ -1,7 +1,7 @@
 """Group normalisation (Wu & He 2018), with a backward pass that is fast for channels-last tensors on the CPU.
 
-PyTorch's own backward takes as long as all convolutions of a small autoencoder together; this one is a handful of
-element-wise products and two sums, and gives the same gradients.
+PyTorch's own backward takes as long as all convolutions of a small autoencoder together, and crashes (2.13) where the
+input needs no gradient; this one is a handful of element-wise products and two sums, and gives the same gradients.
 """
 
 from typing import Any
@@ -15,7 +15,8 @@ class GroupNorm(nn.GroupNorm):
     """As `torch.nn.GroupNorm`, for x (B, C, H, W)."""
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.training and torch.is_grad_enabled() and x.device.type == "cpu" and not torch.compiler.is_compiling():
+        learning = torch.is_grad_enabled() and (x.requires_grad or self.weight.requires_grad)
+        if learning and x.device.type == "cpu" and not torch.compiler.is_compiling():
             return _FastBackward.apply(x, self.weight, self.bias, self.num_groups, self.eps)  # type: ignore[no-untyped-call]
         return super().forward(x)
 

@@ -4,6 +4,7 @@ tokenizer -> CLIP -> autoencoder (refined with CLIP's features) -> cached latent
 diffusers layout. A recipe is a TOML file; every field has a type, and an unknown one is an error.
 """
 
+import hashlib
 import shutil
 import tomllib
 from collections.abc import Callable
@@ -28,7 +29,6 @@ from maquette.models.unet import UNet, UNetSpec
 from maquette.models.vae import VAE, VAESpec
 from maquette.text.tokenizer import CLIPTokenizer
 from maquette.training.autoencoder import AutoencoderRecipe, AutoencoderTask, Features, to_signed
-from maquette.training.checkpoint import digest
 from maquette.training.clip import CLIP, CLIPRecipe, CLIPTask
 from maquette.training.diffusion import DiffusionRecipe, DiffusionTask
 from maquette.training.latents import LatentPool
@@ -205,9 +205,8 @@ class Run:
     def _fill(self, vae: VAE) -> LatentPool:
         told = self.recipe
         side = EXTENT // told.shapes.vae.factor
-        mark = digest(self.folder / "autoencoder" / WEIGHTS)
         stream, shape = SceneStream(told.stream + 1), (told.shapes.vae.channels, side, side)
-        pool = LatentPool(self.folder / "latents", stream, told.diffusion.pool, shape, mark)
+        pool = LatentPool(self.folder / "latents", stream, told.diffusion.pool, shape, self._mark())
         if pool.filled < pool.size:
             start = pool.filled
             with prefetched(stream, start, FILLED) as batches:
@@ -215,6 +214,14 @@ class Run:
                 for _ in track(filling, "latents", total=-(-(pool.size - start) // FILLED), console=self.console):
                     pass
         return pool
+
+    def _mark(self) -> str:
+        """The digest of what encodes: the decoder may learn on while its latents are in use."""
+        weights, found = load_file(self.folder / "autoencoder" / WEIGHTS), hashlib.blake2b(digest_size=16)
+        for name in sorted(weights):
+            if name.startswith(("encoder.", "quant_conv.")):
+                found.update(name.encode() + weights[name].numpy().tobytes())
+        return found.hexdigest()
 
     def clip(self) -> CLIP:
         """The finished towers, in float32 as all finished stages."""
