@@ -203,7 +203,8 @@ def _lokr_size(parts: Parts) -> Size:
 
 def _lokr(parts: Parts) -> Tensor:
     first, second = (_factor(parts, f"lokr_w{n}", f"lokr_t{n}") for n in "12")
-    return torch.kron(first.reshape(*first.shape, *[1] * (second.ndim - first.ndim)), second)
+    # torch.kron fails on strided convolutions
+    return torch.kron(first.reshape(*first.shape, *[1] * (second.ndim - first.ndim)), second.contiguous())
 
 
 def _lokr_rank(parts: Parts) -> int | None:

@@ -17,7 +17,7 @@ from maquette.weights.mapped_file import MappedFile, bad_file, quoted
 from maquette.weights.pickle_names import Inert
 from maquette.weights.pickle_reader import MAX_LENGTH, MAX_OPERATIONS, PickleReader
 from maquette.weights.stored_zip import Entry, read_entries
-from maquette.weights.torch_names import NAMES, StorageRef, TensorRef, storage_from_id
+from maquette.weights.torch_names import NAMES, StorageRef, TensorRef, persistent
 from maquette.weights.view import Weights
 
 MAX_VISITS = 200_000
@@ -100,7 +100,7 @@ def _read_zip(file: MappedFile) -> tuple[object, Mapping[str, Entry]]:
     offset, size = entries[pickles[0]]
     if size > MAX_LENGTH:
         raise bad_file(file.path, f"its pickle has {size} bytes, more than any checkpoint's", "use another file")
-    root = PickleReader(file.path, file.read(offset, size), NAMES, storage_from_id).read()
+    root = PickleReader(file.path, file.read(offset, size), NAMES, persistent).read()
     prefix = folder + "data/"
     return root, {name.removeprefix(prefix): entry for name, entry in entries.items() if name.startswith(prefix)}
 
@@ -111,9 +111,10 @@ def _read_legacy(file: MappedFile) -> tuple[object, Mapping[str, Entry]]:
     sizes: dict[str, StorageRef] = {}
 
     def remember(identity: tuple[object, ...]) -> object:
-        storage = storage_from_id(identity)
-        sizes.setdefault(storage.key, storage)
-        return storage
+        named = persistent(identity)
+        if isinstance(named, StorageRef):
+            sizes.setdefault(named.key, named)
+        return named
 
     position, parts = 0, []
     for limit in (100, 100, 1000, MAX_OPERATIONS, MAX_OPERATIONS // 4):

@@ -12,7 +12,7 @@ from maquette.weights.mapped_file import MappedFile, bad_file, quoted
 from maquette.weights.safetensors_file import SafetensorsFile
 from maquette.weights.view import Weights, union
 
-MAX_INDEX = 8 << 20
+MAX_INDEX = 4 << 20
 MAX_SHARDS = 1000
 
 _SHARD = re.compile(r"-\d{5}-of-\d{5}\.")
@@ -39,10 +39,17 @@ def open_weights(path: Path | str, variant: str | None = None) -> Weights:
         MaquetteError: the file is missing, damaged, dangerous, empty or of an unknown format.
     """
     path = Path(path)
-    view = _open(_choose(path, variant) if path.is_dir() else path)
+    view = _open(_choose(path, variant) if _is_folder(path) else path)
     if not len(view):
         raise bad_file(path, "holds no tensors", "use another file")
     return view
+
+
+def _is_folder(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except OSError:  # opening it as a file will say why
+        return False
 
 
 def _open(path: Path) -> Weights:
@@ -89,7 +96,7 @@ def _open_shards(path: Path) -> Weights:
 
 
 def _open_shard(index: Path, name: str) -> Weights:
-    if name in {"", ".", ".."} or set(name) & set("/\\:\0"):
+    if name in {"", ".", ".."} or set(name) & set("/\\:\0") or len(name) > 200:
         raise bad_file(index, f"names {quoted(name)}, which is no file beside it", "do not trust it")
     shard = index.with_name(name)
     if not shard.is_file():

@@ -277,9 +277,9 @@ class PickleReader:
         """Refuse nesting that no checkpoint has."""
         level, seen = [root], {id(root)}
         for _ in range(MAX_DEPTH):
-            inner = [item for container in level for item in _items(container) if id(item) not in seen]
-            seen.update(map(id, inner))
-            level = inner
+            inner = {id(item): item for container in level for item in _items(container) if id(item) not in seen}
+            seen |= inner.keys()
+            level = list(inner.values())
         if level:
             raise self._error(f"its pickle nests more than {MAX_DEPTH} deep")
 

@@ -48,19 +48,15 @@ class TensorRef:
     stride: tuple[int, ...]
 
 
-def storage_from_id(identity: tuple[object, ...]) -> StorageRef:
-    """The storage that torch's persistent id ("storage", class, key, device, count) names."""
+def persistent(identity: tuple[object, ...]) -> StorageRef | Inert:
+    """What torch's persistent ids name: ("storage", class, key, device, count), in old files also ("module", class)."""
     match identity:
-        case ("storage", StorageKind() as kind, str(key), _, int(count)) | (
-            "storage",
-            StorageKind() as kind,
-            str(key),
-            _,
-            int(count),
-            None,
-        ) if 0 <= count < 1 << 62:
-            return StorageRef(key, kind, count)
-    raise Refused("its pickle describes a storage in an unknown way")
+        case ("storage", StorageKind() as kind, str(key), _, int(count), *view) if 0 <= count < 1 << 62:
+            if view in ([], [None]):
+                return StorageRef(key, kind, count)
+        case ("module", Inert() as module, *_):
+            return module
+    raise Refused("its pickle names a storage in an unknown way")
 
 
 def _typed_tensor(arguments: tuple[object, ...]) -> TensorRef:
