@@ -60,9 +60,11 @@ class CLIPTokenizer:
         """Learn a vocabulary of at most `size` tokens by byte-pair encoding."""
         tokenizer = _with_clip_rules(models.BPE(end_of_word_suffix=WORD_END))
         alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+        ends = [letter + WORD_END for letter in alphabet]
         trainer = trainers.BpeTrainer(
-            vocab_size=size - len(alphabet) - 2,
+            vocab_size=size - 2,
             initial_alphabet=alphabet,
+            special_tokens=ends,  # gives them their places: else chance would decide between equally frequent pairs
             end_of_word_suffix=WORD_END,
             max_token_length=16,  # no phrases: Chinese is written without spaces
             show_progress=False,
@@ -71,7 +73,7 @@ class CLIPTokenizer:
         learned = json.loads(tokenizer.to_str())["model"]["merges"]
         merges = [(str(left), str(right)) for left, right in learned]
         # CLIP's order: bytes, bytes that end a word, merges, the two marks last.
-        tokens = [*alphabet, *(letter + WORD_END for letter in alphabet)]
+        tokens = [*alphabet, *ends]
         known = set(tokens)
         for left, right in merges:
             if left + right not in known:
@@ -123,7 +125,7 @@ def _with_clip_rules(model: models.BPE) -> Tokenizer:
     blanks = normalizers.Replace(Regex(r"\s+"), " ")
     tokenizer.normalizer = normalizers.Sequence([normalizers.NFC(), blanks, normalizers.Lowercase()])
     words = pre_tokenizers.Split(Regex(PATTERN), behavior="removed", invert=True)
-    bytewise = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    bytewise = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence([words, bytewise])
     tokenizer.post_processor = processors.ByteLevel(trim_offsets=False)
     return tokenizer
