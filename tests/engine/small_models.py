@@ -41,7 +41,7 @@ def write_clip_tokenizer(folder: Path) -> Path:
 
 def write_t5_tokenizer(folder: Path) -> Path:
     """A unigram model with T5's marks."""
-    scores = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", -9.0), *((piece, -len(piece) ** -0.5) for piece in PIECES)]
+    scores = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", -9.0), *((piece, -(len(piece) ** -0.5)) for piece in PIECES)]
     tokenizer = Tokenizer(models.Unigram(scores, unk_id=2))
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
     tokenizer.post_processor = processors.TemplateProcessing("$A </s>", special_tokens=[("</s>", 1)])
@@ -67,9 +67,7 @@ SD1 = UNetSpec(
     context=64,
 )
 SD2 = replace(SD1, widths=(64, 64), context=128, heads=None, head_width=64, linear_projection=True)
-SDXL = replace(
-    SD2, down=((0, 0), (2, 2)), middle=2, up=((2, 2, 2), (0, 0, 0)), context=192, vector=128 + 6 * 256
-)
+SDXL = replace(SD2, down=((0, 0), (2, 2)), middle=2, up=((2, 2, 2), (0, 0, 0)), context=192, vector=128 + 6 * 256)
 REFINER = replace(SD2, down=((0, 0), (1, 1), (0, 0)), up=((0,) * 3, (1,) * 3, (0,) * 3), widths=(64,) * 3)
 REFINER = replace(REFINER, vector=128 + 5 * 256)
 SD3 = MMDiTSpec(width=128, layers=2, heads=2, context=256, vector=64 + 128, grid=16)

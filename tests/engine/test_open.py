@@ -70,6 +70,8 @@ def test_a_file_becomes_a_folder_and_a_file_again(family: str, tmp_path: Path) -
 def test_sd2_loses_only_the_layer_that_nobody_reads(tmp_path: Path) -> None:
     model = maquette.open(write_original("sd2-v", tmp_path), device="cpu", prediction="v")
     convert(model.recognition, tmp_path / "folder", "diffusers", None, [])
+    with pytest.warns(UserWarning, match="nothing tells its prediction; v is assumed"):
+        maquette.open(tmp_path / "sd2-v.safetensors", device="cpu")
     folder = maquette.open(tmp_path / "folder", device="cpu")
     assert len(folder.encoders[0].tower.layers) == len(model.encoders[0].tower.layers) - 1
     convert(folder.recognition, tmp_path / "back.safetensors", "original", None, [])
@@ -224,3 +226,31 @@ def test_the_moving_average_of_a_training_checkpoint(tmp_path: Path) -> None:
     for name, tensor in plain.network.state_dict().items():
         assert torch.equal(averaged.network.state_dict()[name], tensor + 1.0)
     assert torch.equal(plain.first_stage.vae.post_quant_conv.weight, averaged.first_stage.vae.post_quant_conv.weight)
+
+
+def test_a_training_checkpoint_of_torch_opens(tmp_path: Path) -> None:
+    path = write_original("sd1", tmp_path)
+    model, view = maquette.open(path, device="cpu"), original(SMALL["sd1"])
+    state = {**view, "alphas_cumprod": torch.zeros(1000), "model_ema.decay": torch.tensor(0.9)}
+    torch.save({"state_dict": state, "global_step": 7}, tmp_path / "model.ckpt")
+    assert_same(model, maquette.open(tmp_path / "model.ckpt", device="cpu"))
+
+
+def test_weights_in_eight_bits_are_multiplied_out(tmp_path: Path) -> None:
+    view, scaled = original(SMALL["sd1"]), {}
+    for name, tensor in view.items():
+        scaled[name] = tensor
+        if name.endswith("attn2.to_q.weight"):
+            scaled[name] = (tensor / 0.5).to(torch.float8_e4m3fn)
+            scaled[name.replace("weight", "scale_weight")] = torch.tensor(0.5)
+    write_tokenizers("sd1", tmp_path)
+    write_safetensors(tmp_path / "eight.safetensors", scaled)
+    weights = maquette.open(tmp_path / "eight.safetensors", device="cpu").network.down[0].transformer.blocks[0].attn2.q
+    wanted = view["model.diffusion_model.input_blocks.1.1.transformer_blocks.0.attn2.to_q.weight"]
+    assert torch.allclose(weights.weight, wanted, rtol=0.07, atol=0.01)
+
+
+def test_a_variant_that_no_part_has_is_an_error(tmp_path: Path) -> None:
+    convert(recognise(write_original("dit", tmp_path)), tmp_path / "folder", "diffusers", None, [])
+    with pytest.raises(MaquetteError, match="no part of it has the variant 'fp8'"):
+        maquette.open(tmp_path / "folder", variant="fp8")

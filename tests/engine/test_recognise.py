@@ -125,8 +125,8 @@ def prediction_of(found: maquette.engine.recognise.Recognition) -> tuple[str, st
 
 def test_what_shapes_cannot_tell_is_asked_for_or_told_beside_the_file_or_assumed_aloud(tmp_path: Path) -> None:
     path = write_sd2(tmp_path)
-    value, why = prediction_of(recognise(path))
-    assert (value, "assumed" in why) == ("v", True)
+    assert next(each for each in recognise(path).evidence if each.what == "prediction").assumed
+    assert prediction_of(recognise(path)) == ("v", "the default of sd2-v")
     found = recognise(path, Wishes(prediction="epsilon"))
     assert (found.family.name, found.family.defaults.width) == ("sd2", 512)
     assert prediction_of(found) == ("epsilon", "asked for")

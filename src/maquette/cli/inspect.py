@@ -36,7 +36,9 @@ def lines(report: dict[str, Any]) -> list[str]:
         size = f"{part['parameters'] / 1e6:,.1f}M parameters"
         said.append((name, f"{part['kind']}, {part['layout']} layout, {size}, tensors: {precision}"))
         said += [(word, shorten(part[word])) for word in ("missing", "surplus") if part[word]]
-    said += [(found["what"], f"{found['value']} (from: {found['why']})") for found in report.get("evidence", [])]
+    for found in report.get("evidence", []):
+        assumed = "; assumed, for nothing tells it" if found["assumed"] else ""
+        said.append((found["what"], f"{found['value']} (from: {found['why']}{assumed})"))
     for word in ("absent", "surplus"):
         if report.get(word):
             said.append((word, shorten(report[word])))

@@ -44,11 +44,7 @@ class Piece:
     weights: Weights
 
     def named(self, layout: str) -> Weights:
-        """Its tensors in the names of a layout.
-
-        Raises:
-            MaquetteError: shapes would not tell the spec again.
-        """
+        """Its tensors in the names of a layout."""
         dialect = next((each for each in self.kind.dialects if each.name == layout), None)
         if dialect is None:
             raise MaquetteError(f"the {self.kind.name} has no layout {layout!r}; choose another")
@@ -97,22 +93,24 @@ def _original(found: Recognition, family: Family, dtype: torch.dtype | None) -> 
     """The parts in their original names; tensors without data mark what shapes do not say."""
     for prefix, name in zip(family.prefixes, ("denoiser", "vae"), strict=True):
         if name in found.parts:
-            yield _prefixed(_piece(found, name, dtype), "original", prefix, found.path)
+            yield _prefixed(_piece(found, name, dtype), "original", prefix, found.path, {})
     for reading in _readings(found, family):
         piece = _piece(found, reading.part, dtype)
         if reading.pooled_in_files == "pooled" and piece.spec.projection is not None:
             piece = _without_identity(piece, found.path)
         if reading.cut and found.parts[reading.part].dialect.name != reading.layout:
             piece = _with_spare_layers(piece, reading.skip)
-        yield _prefixed(piece, reading.layout, reading.prefix, found.path)
+        known = {"activation": reading.activation} if reading.kind == "clip" else {}
+        yield _prefixed(piece, reading.layout, reading.prefix, found.path, known)
     if family.process == Discrete.scaled_linear(zero_terminal_snr=True):
         yield InMemory({"ztsnr": torch.zeros(1)})
 
 
-def _prefixed(piece: Piece, layout: str, prefix: str, path: Path) -> Weights:
+def _prefixed(piece: Piece, layout: str, prefix: str, path: Path, known: Mapping[str, str]) -> Weights:
+    """A piece's tensors as a file keeps them; `known` are the fields of its spec that the family tells."""
     theirs = piece.named(layout)
     told = find_dialect(theirs)
-    if told is None or told[0] is not piece.kind or told[1].spec(theirs) != piece.spec:
+    if told is None or told[0] is not piece.kind or replace(told[1].spec(theirs), **known) != piece.spec:
         raise MaquetteError(
             f"{path}: shapes alone do not tell its {piece.kind.name}, so that one file cannot hold it; "
             "keep it as a folder"

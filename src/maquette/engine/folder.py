@@ -59,12 +59,15 @@ def read_part(path: Path, variant: str | None = None) -> Part:
 
 def read_parts(folder: Path, variant: str | None = None) -> dict[str, Part]:
     """The parts of a model's folder by name: "denoiser", "vae", "text_encoder", "text_encoder_2", ..."""
-    parts = {}
+    parts: dict[str, Part] = {}
+    if variant is not None and not any(folder.glob(f"*/*.{variant}*")):
+        raise MaquetteError(f"{folder}: no part of it has the variant {variant!r}; leave it out, or choose another")
     for name, folders in (("denoiser", DENOISERS), ("vae", FIRST_STAGES), *((name, (name,)) for name in ENCODERS)):
         there = next((folder / each for each in folders if (folder / each).is_dir()), None)
         if there is None:
             continue
-        parts[name] = read_part(there, variant)
+        has_variant = variant is not None and any(there.glob(f"*.{variant}*"))
+        parts[name] = read_part(there, variant if has_variant else None)
         _check_role(parts[name].kind, name, there)
     for name, wanted in (("denoiser", DENOISERS), ("vae", FIRST_STAGES)):
         if name not in parts:

@@ -1,5 +1,6 @@
 """Opening a model: by the name of one in the package, from a file or a folder, or by its name on the hub."""
 
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from importlib.resources import files
@@ -65,6 +66,12 @@ def open(
     if found.family is None:
         raise MaquetteError(f"{path}: holds no denoiser, only: {found.title}; give it beside a model, as vae= or text=")
     _check_complete(found, found.family)
+    for evidence in found.evidence:
+        if evidence.assumed:
+            message = (
+                f"{path}: nothing tells its {evidence.what}; {evidence.value} is assumed: give it if it is another"
+            )
+            warnings.warn(message, stacklevel=2)
     check_fit(found)
     precision = _precision(dtype, place, found.family)
     model = _assemble(found, found.family, place, precision, [_there(each) for each in _paths(tokenizer)])

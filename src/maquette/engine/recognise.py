@@ -33,6 +33,8 @@ class Evidence(NamedTuple):
     what: str
     value: str
     why: str
+    assumed: bool = False
+    """Nothing told it, and other values are as likely."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -224,15 +226,14 @@ def _choose_family(
     if not candidates:
         raise MaquetteError(f"{path}: its denoiser, {spec}, is of no known family; give family=")
     value, why = _prediction(wishes, says)
+    assumed = value is None and len({id(family.prediction) for family in candidates}) > 1
     if value is None:
-        same = len({id(family.prediction) for family in candidates}) == 1
-        why = f"the default of {candidates[0].name}" + ("" if same else ", assumed: weights do not tell")
-        family = candidates[0]
+        family, why = candidates[0], f"the default of {candidates[0].name}"
     else:
         wanted = PREDICTIONS[value]
         fitting = next((family for family in candidates if family.prediction is wanted), candidates[0])
         family = replace(fitting, prediction=wanted)
-    evidence.append(Evidence("prediction", _name_of(family), why))
+    evidence.append(Evidence("prediction", _name_of(family), why, assumed))
     if "zero_terminal_snr" in says and family.process == Discrete.scaled_linear():
         family = replace(family, process=Discrete.scaled_linear(zero_terminal_snr=True))
         evidence.append(Evidence("noise", "up to pure noise (zero terminal SNR)", says["zero_terminal_snr"][1]))

@@ -59,7 +59,7 @@ def ddim_config(prediction: Prediction, *, zero_terminal_snr: bool) -> dict[str,
         "prediction_type": name,
         "rescale_betas_zero_snr": zero_terminal_snr,
         "timestep_spacing": "trailing" if zero_terminal_snr else "leading",
-        "steps_offset": 0 if zero_terminal_snr else 1,
+        "steps_offset": 1,  # read where the spacing is "leading" alone; diffusers warns of any other number
         "clip_sample": False,
         "set_alpha_to_one": True,
     }
