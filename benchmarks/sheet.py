@@ -1,7 +1,7 @@
 """A sheet of pictures by the shipped model, one for each prompt, uncurated: prompt k is painted with seed + k.
 
-    python benchmarks/sheet.py --seed 7 --out docs/images/mini.png
-    python benchmarks/sheet.py --held-out 64 --out docs/images/held-out.png
+python benchmarks/sheet.py --seed 7 --out docs/images/mini.png
+python benchmarks/sheet.py --held-out 64 --out docs/images/held-out.png
 """
 
 import argparse

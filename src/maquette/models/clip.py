@@ -81,9 +81,9 @@ class CLIPText(Network):
         self.spec = spec
         self.token_embedding = nn.Embedding(spec.vocabulary, spec.width)
         self.position_embedding = nn.Embedding(spec.positions, spec.width)
-        self.layers = nn.ModuleList([
-            CLIPLayer(spec.width, spec.heads, spec.hidden, spec.activation, attend_causal) for _ in range(spec.layers)
-        ])
+        self.layers = nn.ModuleList(
+            [CLIPLayer(spec.width, spec.heads, spec.hidden, spec.activation, attend_causal) for _ in range(spec.layers)]
+        )
         self.final_norm = nn.LayerNorm(spec.width)
         self.projection = nn.Linear(spec.width, spec.projection, bias=False) if spec.projection else None
 
@@ -130,9 +130,9 @@ class CLIPImage(Network):
         self.patch_embedding = nn.Conv2d(3, spec.width, spec.patch, stride=spec.patch, bias=False)
         self.position_embedding = nn.Embedding(patches + 1, spec.width)
         self.norm_in = nn.LayerNorm(spec.width)
-        self.layers = nn.ModuleList([
-            CLIPLayer(spec.width, spec.heads, spec.hidden, spec.activation, attend) for _ in range(spec.layers)
-        ])
+        self.layers = nn.ModuleList(
+            [CLIPLayer(spec.width, spec.heads, spec.hidden, spec.activation, attend) for _ in range(spec.layers)]
+        )
         self.final_norm = nn.LayerNorm(spec.width)
         self.projection = nn.Linear(spec.width, spec.projection, bias=False)
 
