@@ -25,7 +25,7 @@ class GaussianModel:
         self.device, self.dtype = torch.device("cpu"), torch.float32
         self.process = Discrete.scaled_linear()
         defaults = {"steps": 4, "guidance": 2.0, "sampler": "ddim", "schedule": "trailing", "width": 32, "height": 16}
-        self.family = SimpleNamespace(name="gaussian", defaults=Defaults(**defaults))
+        self.family = SimpleNamespace(name="gaussian", defaults=Defaults(**defaults), distilled=False)
         self.evaluations = 0
 
     def condition(self, prompts: Sequence[str]):
@@ -35,6 +35,12 @@ class GaussianModel:
 
         colours = [[byte / 127.5 - 1 for byte in hashlib.sha256(words.encode()).digest()[:4]] for words in prompts]
         return Conditioning(vector=torch.tensor(colours))
+
+    def contrast(self, prompt: str, negative: str, **told: object):
+        return self.condition([prompt]), self.condition([negative])
+
+    def process_for(self, width: int, height: int):
+        return self.process
 
     def denoiser(self, x, level, conditioning):
         self.evaluations += 1

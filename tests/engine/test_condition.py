@@ -78,3 +78,22 @@ def test_dit_is_told_the_number_of_a_class(tmp_path: Path) -> None:
     assert told.vector.argmax(dim=1).tolist() == [7, 10]
     with pytest.raises(MaquetteError, match="DiT paints classes, not words: got 'a cat'"):
         model.condition(["a cat"])
+
+
+@pytest.mark.parametrize("family", ["sd1", "flux-dev"])
+def test_the_workflow_paints_with_any_family(family: str, tmp_path: Path) -> None:
+    """Long words and short ones together; guidance by two answers, or told to a network that was distilled for it."""
+    model = maquette.open(write_original(family, tmp_path), device="cpu")
+    options = {"steps": 2, "width": 64, "height": 32, "seed": 1, "negative": "rain " * 30}
+    weak, strong = (model.txt2img("a tree", guidance=scale, **options).images[0] for scale in (1.5, 30.0))
+    assert weak.size == (64, 32)
+    assert weak.tobytes() != strong.tobytes()
+    assert model.process_for(64, 32) == model.process_for(32, 64)
+
+
+def test_the_shift_of_flux_grows_with_the_picture_and_is_published_at_full_size(tmp_path: Path) -> None:
+    model = maquette.open(write_original("flux-dev", tmp_path), device="cpu")
+    assert model.process_for(1024, 1024).shift == pytest.approx(model.process.shift, rel=1e-4)
+    assert model.process_for(256, 256).shift == pytest.approx(1.6487, rel=1e-4)
+    fixed = maquette.open(write_original("flux-schnell", tmp_path), device="cpu")
+    assert fixed.process_for(64, 64).shift == 1.0

@@ -87,9 +87,11 @@ def batches(request: Resolved) -> list[Sequence[int]]:
 @torch.no_grad()
 def sample(model: Model, request: Resolved, seeds: Sequence[int]) -> Generator[Step, None, Tensor]:
     """Walk from noise to clean latents (B, C, h, w), one for each seed, in float32."""
-    positive, negative = (model.condition([words]).repeat(len(seeds)) for words in (request.prompt, request.negative))
-    guided = cfg(Pair(model.denoiser, positive, negative), request.guidance)
-    levels = schedule(request.schedule, model.process, request.steps)
+    told = {"width": request.width, "height": request.height, "guidance": request.guidance}
+    positive, negative = (each.repeat(len(seeds)) for each in model.contrast(request.prompt, request.negative, **told))
+    scale = 1.0 if model.family.distilled else request.guidance
+    guided = cfg(Pair(model.denoiser, positive, negative), scale)
+    levels = schedule(request.schedule, model.process_for(request.width, request.height), request.steps)
     shape = model.latent_shape(request.width, request.height)
     for step in walk(sampler(request.sampler), guided, levels, SeededNoise(seeds), shape, model.device):
         x = step.x
