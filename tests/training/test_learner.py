@@ -59,6 +59,7 @@ def test_the_rate_rises_stays_and_falls_to_zero() -> None:
     assert rates[:5] == [0.5, 1.0, 1.5, 2.0, 2.0]
     assert rates[5:11] == [2.0] * 6
     assert rates[10:] == pytest.approx([2.0 - 0.2 * k for k in range(11)])
+    assert spec.rate_at(30, 20) == 0.0
 
 
 def test_the_moving_average_follows_the_masters() -> None:

@@ -1,10 +1,19 @@
-"""A recipe that trains in seconds, and a run of it with weights out of the air; benchmarks/kill_resume.py shares it."""
+"""A recipe that trains in seconds, and a run of it whose weights are random: no fonts, no training."""
 
 import io
 from collections.abc import Mapping
 from pathlib import Path
 
+import torch
 from rich.console import Console
+from torch import nn
+
+from maquette.models.unet import UNet
+from maquette.models.vae import VAE
+from maquette.text.tokenizer import CLIPTokenizer
+from maquette.training.clip import CLIP
+from maquette.training.recipe import WEIGHTS, Recipe, Run
+from maquette.weights.safetensors_file import write_safetensors
 
 RECIPE = """
 name = "tiny"
@@ -81,3 +90,38 @@ def write_recipe(
 def silent() -> Console:
     """A console that keeps what it is told; `.file.getvalue()` gives it back."""
     return Console(file=io.StringIO(), width=1000)
+
+
+TEXTS = ("a red apple on a blue background", "two cats to the left of a dog", "蓝色背景上的红苹果", "一只猫在狗的左边")
+SCALE = 0.7
+
+
+def random_run(folder: Path) -> Run:
+    """A finished run of the tiny recipe with random weights."""
+    folder.mkdir(parents=True, exist_ok=True)
+    run = Run(Recipe.read(write_recipe(folder / "recipe.toml")), folder, silent())
+    shapes = run.recipe.shapes
+    CLIPTokenizer.train(TEXTS, 640, length=shapes.text.positions).write(folder / "tokenizer")
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        networks = {
+            "clip": CLIP(run.text_spec, shapes.image),
+            "autoencoder": VAE(shapes.vae),
+            "diffusion": UNet(shapes.unet),
+        }
+        for stage, network in networks.items():
+            randomise(network)
+            metadata = {"scale": str(SCALE)} if stage == "diffusion" else {}
+            (folder / stage).mkdir()
+            write_safetensors(folder / stage / WEIGHTS, network.state_dict(), metadata)
+    return run
+
+
+@torch.no_grad()
+def randomise(network: nn.Module) -> None:
+    """Weights of a size that keeps activations near 1, in place of initial zeros too."""
+    for name, parameter in network.named_parameters():
+        if parameter.dim() > 1 and "embedding" not in name:
+            parameter.normal_(std=parameter[0].numel() ** -0.5)
+        elif parameter.dim() == 1:
+            parameter.add_(0.1 * torch.randn_like(parameter))

@@ -36,7 +36,7 @@ class OptimiserSpec(BaseModel):
         """The learning rate of update `step` (from 0) in a run of `steps`."""
         rise = min(1.0, (step + 1) / max(1, self.warmup))
         fall = min(1.0, (steps - step) / max(1.0, self.decay * steps))
-        return self.rate * rise * fall
+        return self.rate * rise * max(0.0, fall)
 
 
 class NonFinite(MaquetteError):
