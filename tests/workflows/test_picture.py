@@ -2,6 +2,8 @@ import errno
 import json
 import os
 import resource
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -94,21 +96,22 @@ def test_what_is_no_png_is_said(data: bytes | None, tmp_path: Path) -> None:
         read_request(tmp_path / "x.png")
 
 
-@pytest.fixture
-def small_disk():
-    """No file may grow above 4 kB, as on a full disk."""
+@contextmanager
+def small_disk() -> Iterator[None]:
+    """In the block no file may grow above 4 kB, as on a full disk; not even the one that this run's report goes to."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
-@pytest.mark.usefixtures("small_disk")
 def test_a_full_disk_leaves_nothing_behind(tmp_path: Path, model) -> None:
     small, large = encode_png(noisy(8), origin(model)), encode_png(noisy(64), origin(model))
     assert len(small) < 4096 < len(large)
     (tmp_path / "old.png").write_bytes(b"old")
-    with pytest.raises(MaquetteError, match="cannot be written"):
+    with pytest.raises(MaquetteError, match="cannot be written"), small_disk():
         write_files([(tmp_path / "a.png", small), (tmp_path / "old.png", large)])
     assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == {"old.png": b"old"}
 
