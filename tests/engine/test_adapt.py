@@ -98,6 +98,30 @@ def test_the_final_layer_of_flux_is_adapted_with_its_halves_in_place(spelling: s
     assert torch.allclose(model.network.final.modulation.linear.weight, plain + added, atol=1e-6)
 
 
+def test_sdxl_is_adapted_in_stabilitys_names_and_both_of_its_towers_in_transformers(tmp_path: Path) -> None:
+    tensors = kohya(
+        {
+            "lora_unet_input_blocks_4_1_transformer_blocks_1_attn2_to_k": (64, 192, 2, 1.0),
+            "lora_te1_text_model_encoder_layers_0_mlp_fc1": (128, 64, 2, 1.0),
+            "lora_te2_text_model_encoder_layers_2_self_attn_v_proj": (128, 128, 2, 1.0),
+        }
+    )
+    write_safetensors(tmp_path / "lora.safetensors", tensors)
+    model = maquette.open(write_original("sdxl", tmp_path), device="cpu")
+    first, second = (encoder.tower for encoder in model.encoders)
+    places = (
+        (model.network.down[3].transformer.blocks[1].attn2.kv, slice(0, 64)),
+        (first.layers[0].mlp.up, slice(None)),
+        (second.layers[2].attention.qkv, slice(256, 384)),
+    )
+    before = [layer.weight.clone() for layer, _ in places]
+    model.set_loras([(tmp_path / "lora.safetensors", 1.0)])
+    names = dict.fromkeys(key.split(".")[0] for key in tensors)
+    for (layer, rows), old, name in zip(places, before, names, strict=True):
+        old[rows] += delta(tensors, name)
+        assert torch.allclose(layer.weight, old, atol=1e-6), name
+
+
 def test_learned_words_reach_the_towers_that_their_file_names(tmp_path: Path) -> None:
     vectors = {"clip_l": noise(2, 64, seed=1), "clip_g": noise(2, LARGE.width, seed=2)}
     write_safetensors(tmp_path / "style.safetensors", vectors)

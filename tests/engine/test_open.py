@@ -1,6 +1,7 @@
 """Models from files, folders and the hub's cache, with parts given beside them; conversion there and back."""
 
 import json
+import socket
 from pathlib import Path
 
 import huggingface_hub.constants
@@ -175,6 +176,23 @@ def test_a_model_of_the_hub_is_opened_from_the_cache_when_offline(tmp_path: Path
     assert maquette.open("somebody/model", device="cpu").family.name == "sd1"
     with pytest.raises(MaquetteError, match="nobody/nothing: "):
         maquette.open("nobody/nothing")
+
+
+def test_a_path_never_touches_the_network(tmp_path: Path, monkeypatch) -> None:
+    def connect(*_: object) -> None:
+        raise AssertionError("the network was touched")
+
+    monkeypatch.setattr(socket.socket, "connect", connect)
+    maquette.open(write_original("sd1", tmp_path), device="cpu")
+    (tmp_path / "alone").mkdir()
+    for missing in (
+        write_original("sd1", tmp_path / "alone", tokenizers=False),
+        "no such model",
+        "alone/sd9.ckpt",
+        tmp_path / "none/at",
+    ):
+        with pytest.raises(MaquetteError):
+            maquette.open(missing)
 
 
 def test_of_a_repository_one_format_and_one_variant_is_fetched() -> None:

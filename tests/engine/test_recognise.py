@@ -2,6 +2,7 @@
 
 import json
 import math
+import random
 import struct
 from collections.abc import Mapping
 from dataclasses import replace
@@ -16,6 +17,7 @@ import maquette.engine.recognise
 from maquette.engine import kinds
 from maquette.engine.build import outline
 from maquette.engine.kinds import Kind
+from maquette.engine.parts import split
 from maquette.engine.recognise import Wishes, recognise
 from maquette.engine.report import describe_file
 from maquette.errors import MaquetteError
@@ -186,3 +188,18 @@ def test_a_file_without_its_parts_says_what_to_give(tmp_path: Path) -> None:
 
 def test_families_are_found_by_the_name_that_they_have() -> None:
     assert all(name == family.name for name, family in FAMILIES.items())
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_damaged_shapes_are_refused(seed: int) -> None:
+    """Some tensors of another shape, or gone: an error that users can read, or a network that fits what is there."""
+    chance = random.Random(seed)
+    view = original(SMALL[chance.choice(("sd1", "sdxl", "sd3.5-medium", "flux-dev", "dit"))])
+    tensors = {name: torch.empty(view.shape(name), device="meta") for name in view}
+    for name in chance.sample(list(tensors), 3):
+        shape = [chance.choice((0, 1, 3, 32, 64, 128)) for _ in range(chance.randrange(5))]
+        tensors[name] = torch.empty(shape, device="meta")
+    tensors.pop(chance.choice(list(tensors)))
+    with pytest.raises(MaquetteError):
+        for part in split(InMemory(tensors), Path("damaged.safetensors")).parts:
+            part.read(part.network())

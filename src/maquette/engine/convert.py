@@ -81,7 +81,7 @@ def convert(found: Recognition, out: Path, layout: str, dtype: torch.dtype | Non
 def _piece(found: Recognition, name: str, dtype: torch.dtype | None) -> Piece:
     part = found.parts[name]
     network = part.network()
-    ours = part.dialect.read(part.weights, network)
+    ours = part.read(network)
     return Piece(part.kind, part.spec, ours if dtype is None else cast(ours, dtype))
 
 

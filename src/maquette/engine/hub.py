@@ -10,6 +10,7 @@ from pathlib import Path
 from maquette.errors import MaquetteError
 
 NAME = re.compile(r"[\w.-]+/[\w.-]+(/[\w./ -]+)?", re.ASCII)
+SUFFIXES = (".safetensors", ".ckpt", ".pt", ".pth", ".bin", ".gguf", ".json")
 _SMALL = re.compile(
     r"model_index\.json|[^/]+/config\.json|scheduler/scheduler_config\.json|"
     r"tokenizer(_\d)?/(vocab\.json|merges\.txt|tokenizer\.json|tokenizer_config\.json|special_tokens_map\.json)"
@@ -19,6 +20,13 @@ _WEIGHTS = re.compile(
     r"(?P<stem>diffusion_pytorch_model|model|pytorch_model)"
     r"(\.(?P<variant>[\w-]+))?(-\d{5}-of-\d{5})?(?P<ending>\.safetensors|\.bin)(\.index(\.(?P<late>[\w-]+))?\.json)?"
 )
+
+
+def is_name(text: str) -> bool:
+    """Whether a text that is no path names a model of the hub: not if it looks like a path that somebody mistyped."""
+    parts = text.split("/")
+    is_file = len(parts) == 2 and Path(text).suffix.lower() in SUFFIXES
+    return NAME.fullmatch(text) is not None and not is_file and not Path(parts[0]).exists()
 
 
 def fetch(name: str, variant: str | None = None) -> Path:

@@ -13,7 +13,7 @@ from maquette.engine.adapt import Origin
 from maquette.engine.build import fastest_device, fill
 from maquette.engine.fit import check_fit
 from maquette.engine.folder import FAMILY_KEY, INDEX, read_json
-from maquette.engine.hub import NAME, fetch
+from maquette.engine.hub import fetch, is_name
 from maquette.engine.model import FirstStage, Model
 from maquette.engine.parts import Part
 from maquette.engine.recognise import Recognition, Wishes, recognise
@@ -94,7 +94,7 @@ def find(name: str | Path, variant: str | None = None) -> Path:
         is_there = False
     if is_there:
         raise MaquetteError(f"{path}: is no model folder, for it holds no {INDEX}")
-    if isinstance(name, str) and NAME.fullmatch(name):
+    if isinstance(name, str) and is_name(name):
         return fetch(name, variant)
     raise MaquetteError(
         f"there is no model {str(name)!r}: give one of {', '.join(names()) or 'none'}, a file, a folder, "
@@ -164,7 +164,7 @@ def _assemble(
     def load(name: str, dtype: torch.dtype) -> Any:
         part = found.parts[name]
         network = part.network()
-        weights = part.dialect.read(part.weights, network)
+        weights = part.read(network)
         origins[name] = Origin(part.kind, network, weights)
         return fill(network, weights, place, dtype)
 

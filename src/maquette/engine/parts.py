@@ -60,7 +60,25 @@ class Part:
 
     def network(self) -> Any:
         """The network without memory behind its tensors."""
-        return outline(self.kind.network, self.spec)
+        try:
+            return outline(self.kind.network, self.spec)
+        except (ArithmeticError, ValueError, RuntimeError) as error:
+            raise self._damaged(error) from error
+
+    def read(self, network: Any) -> Weights:
+        """The tensors of the network in our names.
+
+        Raises:
+            MaquetteError: a tensor is missing, left over, or of another shape than the network's.
+        """
+        try:
+            return self.dialect.read(self.weights, network)
+        except (IndexError, RuntimeError) as error:  # a number where a matrix belongs
+            raise self._damaged(error) from error
+
+    def _damaged(self, error: Exception) -> MaquetteError:
+        reason = f"{type(error).__name__}: {error}".split("\n")[0]
+        return MaquetteError(f"{self.path}: the shapes of its {self.kind.name} belong to no network ({reason:.100})")
 
     def account(self) -> Account:
         """The tensors that the network needs and are not there, and those that it does not know."""
@@ -114,7 +132,12 @@ def make_part(view: Weights, path: Path) -> Part:
             "use another file"
         )
     kind, dialect = found
-    return Part(kind=kind, dialect=dialect, spec=dialect.spec(view), weights=view, path=path)
+    try:
+        spec = dialect.spec(view)
+    except (ArithmeticError, IndexError) as error:
+        reason = f"{type(error).__name__}: {error}"
+        raise MaquetteError(f"{path}: the shapes of its {kind.name} belong to no network ({reason:.100})") from error
+    return Part(kind=kind, dialect=dialect, spec=spec, weights=view, path=path)
 
 
 def markers(weights: Weights) -> Mapping[str, bool]:

@@ -106,7 +106,7 @@ def _match(found: Recognition, lora: Path) -> Report:
     origins = {}
     for name, part in found.parts.items():
         network = part.network()
-        origins[name] = Origin(part.kind, network, part.dialect.read(part.weights, network))
+        origins[name] = Origin(part.kind, network, part.read(network))
     try:
         (report,) = merge(origins, open_loras([(lora, 1.0)])).reports
     except MaquetteError as error:
