@@ -144,6 +144,8 @@ def _growing_pickles() -> dict[str, bytes]:
     objects = (name("x", "Y") + b")\x81}" + text("x")) * 20_000 + b"N" + b"sb" * 20_000
     # Multiples of 2^61 - 1 have the same hash.
     colliding = b"".join(b"\x8a\x10" + (i * (2**61 - 1)).to_bytes(16, "little") + b"N" for i in range(100_000))
+    wide = "💥".encode() * 16_000  # four times as large as text in Python
+    words = (b"X" + struct.pack("<I", len(wide)) + wide) * 300
     doubling = b"".join(
         b"q%c0}" % i + b"".join(text(key) + b"h%cs" % i for key in "abc") for i in range(60)
     )  # each dictionary holds the one before three times
@@ -163,6 +165,7 @@ def _growing_pickles() -> dict[str, bytes]:
         "two million memos": PROTOCOL_4 + b"}" + b"\x94" * 2_000_000 + b".",
         "colliding keys": PROTOCOL_2 + b"}(" + colliding + b"u.",
         "dictionaries that triple": PROTOCOL_2 + b"}" + doubling + b".",
+        "20 MB of wide words": PROTOCOL_2 + b"](" + words + b"e.",
         "a dictionary inside itself": PROTOCOL_2 + b"}q\x00" + text("state_dict") + b"h\x00s" + b".",
         "a list inside itself": PROTOCOL_2 + b"]q\x00h\x00a.",
         "a name of 60,000 letters": table(**{"x" * 60_000: tensor()}),

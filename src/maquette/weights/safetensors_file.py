@@ -20,9 +20,10 @@ from maquette.weights.atomic_file import replacing
 from maquette.weights.mapped_file import MappedFile, bad_file, quoted
 from maquette.weights.view import Weights
 
-# Bounds on what a header may cost in memory: published headers have at most some thousand tensors and some megabytes.
+# Bounds on a header: published ones have some thousand tensors and some megabytes. The library buffers every JSON value
+# in 32 bytes and more, and ends the process if there is no memory, so the signs between values are counted first.
 MAX_HEADER = 16 << 20
-MAX_COLONS = 800_000
+MAX_SIGNS = 600_000
 
 DTYPES: Mapping[str, torch.dtype] = {
     "F64": torch.float64,
@@ -110,7 +111,8 @@ def _check_header(file: MappedFile) -> int:
         raise bad_file(file.path, f"its header claims {length} bytes, the file has {file.size}: cut short or damaged")
     if length > MAX_HEADER:
         raise bad_file(file.path, f"its header has {length} bytes, more than {MAX_HEADER}", "use another file")
-    if file.read(8, length).count(b":") > MAX_COLONS:
+    header = file.read(8, length)
+    if sum(header.count(sign) for sign in (b",", b":", b"[", b"{")) > MAX_SIGNS:
         raise bad_file(file.path, "its header has too many entries", "use another file")
     return length
 
