@@ -119,12 +119,14 @@ def test_device_and_precision_reach_the_model(folder: Path, monkeypatch, model) 
 
 
 INTERRUPTED = """
-import os, signal, sys
+import signal, sys, time
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may have it ignored
 import maquette
 from maquette.cli.main import main
 def wait(name, **how):
     print("opening", flush=True)
-    signal.pause()
+    while True:  # signal.pause could miss one that came just before it
+        time.sleep(0.02)
 vars(maquette)["open"] = wait
 sys.argv = ["maquette", "txt2img", "a red apple", "--out", "x.png"]
 main()
