@@ -1,6 +1,25 @@
-"""Lets the tests of this folder import `oracle` and `tiny`."""
+"""Lets the tests of this folder import `killing`, `oracle` and `tiny`; and a whole small run that several look at."""
 
 import sys
 from pathlib import Path
 
+import pytest
+
 sys.path.insert(0, str(Path(__file__).parent))
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of the tiny recipe, trained without a break; nobody may change it."""
+    from tiny import silent, write_recipe
+
+    from maquette.errors import MaquetteError
+    from maquette.training import emoji
+    from maquette.training.recipe import train
+
+    try:
+        emoji.catalogue()
+    except MaquetteError as error:
+        pytest.skip(str(error))
+    folder = tmp_path_factory.mktemp("trained")
+    return train(write_recipe(folder / "tiny.toml", precision="bfloat16"), folder=folder / "run", console=silent())

@@ -31,6 +31,7 @@ app.command("inspect")(inspect.inspect)
 app.command("convert")(convert.convert)
 app.command("doctor")(doctor.doctor)
 app.command("train")(train.train)
+app.command("export")(train.export)
 app.command("eval")(evaluate.evaluate)
 
 

@@ -1,4 +1,4 @@
-"""`maquette train`: a thin door to the training package."""
+"""`maquette train` and `maquette export`: thin doors to the training package."""
 
 from pathlib import Path
 from typing import Annotated
@@ -16,3 +16,14 @@ def train(
     from maquette.training.recipe import train
 
     typer.echo(train(recipe, folder=out, stage=stage, resume=resume))
+
+
+def export(
+    run: Annotated[Path, typer.Argument(help="The folder that 'maquette train' printed.")],
+    folder: Annotated[Path, typer.Argument(help="Where to write the model, or one to replace.")],
+) -> None:
+    """Write a finished run as a model, in the diffusers layout and half precision, and print its folder."""
+    from maquette.training.export import export
+    from maquette.training.recipe import Run
+
+    typer.echo(export(Run.read(run), folder))

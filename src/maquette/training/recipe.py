@@ -7,7 +7,6 @@ diffusers layout. A recipe is a TOML file; every field has a type, and an unknow
 import hashlib
 import shutil
 import tomllib
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -22,6 +21,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from maquette.diffusion.conditioning import Conditioning
 from maquette.engine.build import outline
 from maquette.errors import MaquetteError
 from maquette.models.clip import CLIPImage, CLIPImageSpec, CLIPText, CLIPTextSpec
@@ -58,17 +58,6 @@ class Shapes(BaseModel):
     @model_validator(mode="after")
     def _make_one_model(self) -> Self:
         """Hours of training end in vain if the last network cannot be built or does not fit the first."""
-        kinds: dict[str, tuple[Callable[[Any], nn.Module], Any]] = {
-            "vae": (VAE, self.vae),
-            "unet": (UNet, self.unet),
-            "text": (CLIPText, self.text),
-            "image": (CLIPImage, self.image),
-        }
-        for name, (kind, spec) in kinds.items():
-            try:
-                outline(kind, spec)
-            except (ValueError, RuntimeError, LookupError, ArithmeticError, AssertionError) as error:
-                raise ValueError(f"{name}: there is no such network ({error})") from error
         for what, one, other in (
             ("vae.channels and unet.in_channels", self.vae.channels, self.unet.in_channels),
             ("vae.channels and unet.out_channels", self.vae.channels, self.unet.out_channels),
@@ -80,7 +69,36 @@ class Shapes(BaseModel):
         ):
             if one != other:
                 raise ValueError(f"{what} must be equal, and are {one} and {other}")
+        for name, paint in (
+            ("text", self._read),
+            ("image", self._look),
+            ("vae", self._rebuild),
+            ("unet", self._denoise),
+        ):
+            try:
+                with torch.device("meta"), torch.no_grad():
+                    paint()
+            except (ValueError, RuntimeError, LookupError, ArithmeticError, AssertionError) as error:
+                raise ValueError(f"{name}: there is no such network ({str(error).splitlines()[0]})") from error
         return self
+
+    # Each network is built and run without memory, on the meta device: shapes alone.
+
+    def _read(self) -> None:
+        outline(CLIPText, self.text)(torch.zeros(1, self.text.positions, dtype=torch.long))
+
+    def _look(self) -> None:
+        outline(CLIPImage, self.image)(torch.zeros(1, 3, EXTENT, EXTENT))
+
+    def _rebuild(self) -> None:
+        decoded, _ = outline(VAE, self.vae)(torch.zeros(1, 3, EXTENT, EXTENT))
+        if decoded.shape[-1] != EXTENT:
+            raise ValueError(f"pictures of {EXTENT} pixels come back with {decoded.shape[-1]}")
+
+    def _denoise(self) -> None:
+        side = EXTENT // self.vae.factor
+        told = Conditioning(tokens=torch.zeros(1, self.text.positions, self.text.width))
+        outline(UNet, self.unet)(torch.zeros(1, self.unet.in_channels, side, side), torch.zeros(1), told)
 
 
 class TokenizerRecipe(BaseModel):

@@ -1,0 +1,222 @@
+"""A whole recipe, small: from drawn scenes to a model that paints; and what a wrong recipe or folder is answered."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tiny import STEPS, random_run, silent, write_recipe
+
+import maquette
+from maquette.cli.main import run as command
+from maquette.errors import MaquetteError
+from maquette.training import recipe as module
+from maquette.training.checkpoint import newest
+from maquette.training.export import export
+from maquette.training.recipe import STAGES, WEIGHTS, Recipe, Run, train
+from maquette.weights.safetensors_file import SafetensorsFile
+
+
+def test_all_stages_leave_what_the_next_one_needs(trained: Path) -> None:
+    assert sorted(path.name for path in trained.iterdir()) == sorted([*STAGES, "latents", "recipe.toml"])
+    for stage, steps in STEPS.items():
+        found, complaints = newest(trained / stage / "checkpoints")
+        assert found is not None and found.step == steps and complaints == []
+        weights = SafetensorsFile(trained / stage / WEIGHTS)
+        prefix = {"clip": "clip", "autoencoder": "vae", "diffusion": "unet"}[stage]
+        for name in weights:
+            assert torch.equal(weights[name], found.tensors[f"{prefix}.average.{name}"])
+            assert bool(weights[name].isfinite().all())
+    assert json.loads((trained / "latents/latents.json").read_text())["filled"] == 70
+
+
+def test_the_run_becomes_a_model_that_paints(trained: Path, tmp_path: Path) -> None:
+    model = maquette.open(export(Run.read(trained), tmp_path / "model"), device="cpu")
+    first, again = (model.txt2img("a red apple", seed=3, steps=2).images[0] for _ in range(2))
+    assert first.size == (128, 128) and first.tobytes() == again.tobytes()
+    told, other = model.condition(["a red apple", "蓝色背景上的一只猫"]).tokens
+    assert not torch.equal(told, other)
+
+
+def test_latents_are_brought_to_unit_variance(trained: Path) -> None:
+    import numpy as np
+
+    latents = np.fromfile(trained / "latents/latents.f16", np.float16).astype(np.float64)
+    assert latents.std() * Run.read(trained).scale() == pytest.approx(1.0)
+
+
+def test_finished_stages_are_skipped(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for stage in STAGES[1:]:
+        monkeypatch.delattr(Run, f"train_{stage}")
+    shutil.copytree(trained, tmp_path / "run")
+    console = silent()
+    assert train(trained / "recipe.toml", folder=tmp_path / "run", resume=True, console=console) == tmp_path / "run"
+    assert console.file.getvalue().splitlines()[1:] == [f"{stage}: finished before" for stage in STAGES[1:]]
+
+
+def test_a_folder_with_a_run_needs_resume(trained: Path) -> None:
+    with pytest.raises(MaquetteError, match="holds a run already; go on with --resume, or give another folder"):
+        train(trained / "recipe.toml", folder=trained, console=silent())
+
+
+def test_what_a_killed_run_left_half_written_is_swept_away(trained: Path, tmp_path: Path) -> None:
+    shutil.copytree(trained, tmp_path / "run")
+    leftovers = [tmp_path / "run" / name for name in (".tokenizer.tmp", ".0a.tmp", "clip/checkpoints/.0b.tmp")]
+    leftovers[0].mkdir()
+    for path in (leftovers[0] / "vocab.json", *leftovers[1:]):
+        path.write_text("half")
+    train(trained / "recipe.toml", folder=tmp_path / "run", resume=True, console=silent())
+    assert not any(path.exists() for path in leftovers)
+
+
+def test_the_recipe_is_kept_as_it_was_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for stage in STAGES:
+        monkeypatch.setattr(Run, f"train_{stage}", lambda run: None)
+    for steps in (4, 9):
+        recipe = write_recipe(tmp_path / "tiny.toml", {**STEPS, "clip": steps})
+        train(recipe, folder=tmp_path / "run", resume=True, console=silent())
+        assert Run.read(tmp_path / "run").recipe == Recipe.read(recipe)
+        assert Run.read(tmp_path / "run").recipe.clip.steps == steps
+
+
+def test_one_stage_alone(trained: Path, tmp_path: Path) -> None:
+    shutil.copytree(trained, tmp_path / "run")
+    shutil.rmtree(tmp_path / "run/clip")
+    train(trained / "recipe.toml", folder=tmp_path / "run", stage="clip", resume=True, console=silent())
+    again, first = (SafetensorsFile(folder / "clip" / WEIGHTS) for folder in (tmp_path / "run", trained))
+    assert all(torch.equal(again[name], first[name]) for name in first)
+
+
+def test_a_stage_whose_forerunner_is_missing_says_so(tmp_path: Path) -> None:
+    run = random_run(tmp_path / "run")
+    shutil.rmtree(tmp_path / "run/clip")
+    for stage in ("autoencoder", "diffusion"):
+        shutil.rmtree(run.folder / stage, ignore_errors=True)
+        with pytest.raises(MaquetteError, match="is not finished; train it first"):
+            train(run.folder / "recipe.toml", folder=run.folder, stage=stage, resume=True, console=silent())
+
+
+def test_weights_of_another_shape_are_refused(tmp_path: Path) -> None:
+    run = random_run(tmp_path / "run")
+    shutil.copy(run.folder / "clip" / WEIGHTS, run.folder / "autoencoder" / WEIGHTS)
+    with pytest.raises(MaquetteError, match="is damaged or of another shape than the recipe says"):
+        run.vae()
+    (run.folder / "diffusion" / WEIGHTS).write_bytes(b"nothing")
+    with pytest.raises(MaquetteError, match="is damaged or of another shape"):
+        run.unet()
+
+
+def test_the_pool_knows_its_encoder_but_not_its_decoder(tmp_path: Path) -> None:
+    run = random_run(tmp_path / "run")
+    path, mark = run.folder / "autoencoder" / WEIGHTS, run._mark()
+    weights = {name: tensor.clone() for name, tensor in SafetensorsFile(path).items()}
+    for name, same in (("decoder.conv_out.bias", True), ("post_quant_conv.bias", True), ("quant_conv.bias", False)):
+        weights[name] += 1
+        module.write_safetensors(path, weights)
+        assert (run._mark() == mark) is same, name
+
+
+def changed(old: str, new: str) -> Callable[[str], str]:
+    def change(text: str) -> str:
+        assert text.count(old) >= 1
+        return text.replace(old, new, 1)
+
+    return change
+
+
+WRONG: dict[str, tuple[Callable[[str], str], str]] = {
+    "unknown field": (changed("threads = 1", "thread = 1"), "thread: Extra inputs are not permitted"),
+    "unknown field of a stage": (changed("batch = 4", "batches = 4"), "clip.batches: Extra inputs are not permitted"),
+    "unknown field of a shape": (changed("middle = 1", "midle = 1"), r"shapes\.unet\.midle: Unexpected keyword"),
+    "unknown field of an optimiser": (changed("warmup = 2", "warm = 2"), r"optimiser\.warm: Extra inputs"),
+    "missing field": (changed("steps = 4\n", ""), "clip.steps: Field required"),
+    "wrong type": (changed("steps = 4", 'steps = "many"'), "clip.steps: Input should be a valid integer"),
+    "no steps": (changed("steps = 4", "steps = 0"), "clip.steps: Input should be greater than 0"),
+    "a rate that is none": (
+        changed("warmup = 2", "rate = nan"),
+        r"clip\.optimiser\.rate: Input should be greater than 0",
+    ),
+    "an impossible beta": (changed("warmup = 2", "betas = [0.9, 1.0]"), "Input should be less than 1"),
+    "no such network": (changed("groups = 4", "groups = 3"), "vae: there is no such network .*divisible"),
+    "heads that do not divide": (changed("heads = 2\nhidden", "heads = 5\nhidden"), "text: there is no such network"),
+    "heads of the unet": (changed("heads = 2\ngroups", "heads = 3\ngroups"), "unet: there is no such network"),
+    "blocks that do not pair": (changed("[1, 1], [0, 0]", "[1], [0, 0]"), "unet: there is no such network"),
+    "context of another width": (
+        changed("context = 32", "context = 48"),
+        r"text\.width and unet\.context must be equal",
+    ),
+    "towers that do not meet": (changed("projection = 24", "projection = 16"), "projection must be equal"),
+    "pictures of another size": (changed("size = 128", "size = 64"), "must be equal, and are 64 and 128"),
+    "a pool below a batch": (changed("pool = 70", "pool = 3"), "the pool of 3 scenes does not fill a batch of 4"),
+    "no TOML": (changed("[clip]", "[clip"), "is not a TOML file"),
+}
+
+
+@pytest.mark.parametrize(("change", "complaint"), WRONG.values(), ids=WRONG)
+def test_a_wrong_recipe_is_one_clear_line(change: Callable[[str], str], complaint: str, tmp_path: Path, capsys) -> None:
+    path = write_recipe(tmp_path / "wrong.toml")
+    path.write_text(change(path.read_text()))
+    with pytest.raises(MaquetteError, match=f"wrong.toml: .*{complaint}"):
+        Recipe.read(path)
+    assert command(["train", str(path), "--out", str(tmp_path / "run")]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_file_that_is_no_recipe_is_told(tmp_path: Path) -> None:
+    with pytest.raises(MaquetteError, match="no such recipe; those of the project are in recipes/"):
+        Recipe.read(tmp_path / "nothing.toml")
+    (tmp_path / "binary.toml").write_bytes(b"\xff\xfe\x00")
+    for path in (tmp_path, tmp_path / "binary.toml"):
+        with pytest.raises(MaquetteError, match="is not a TOML file"):
+            Recipe.read(path)
+
+
+def test_an_unknown_stage_is_told(tmp_path: Path) -> None:
+    with pytest.raises(MaquetteError, match="unknown stage 'vae': use one of tokenizer, clip, autoencoder, diffusion"):
+        train(write_recipe(tmp_path / "r.toml"), folder=tmp_path / "run", stage="vae")
+
+
+def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(MaquetteError, match=r"file.*(Not a directory|File exists)"):
+        train(write_recipe(tmp_path / "r.toml"), folder=tmp_path / "file/run", console=silent())
+
+
+def test_a_folder_without_a_run_is_told(tmp_path: Path) -> None:
+    with pytest.raises(MaquetteError, match=r"holds no run \(no recipe\.toml\)"):
+        Run.read(tmp_path)
+
+
+@pytest.mark.parametrize("path", sorted(Path(__file__).parents[2].glob("recipes/*.toml")), ids=lambda path: path.name)
+def test_the_projects_recipes_are_right(path: Path) -> None:
+    assert Recipe.read(path).name == path.stem
+
+
+def test_nan_names_the_last_good_checkpoint(tmp_path: Path, trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from maquette.training.clip import CLIPTask
+
+    update = CLIPTask.update
+
+    def spoil(task: CLIPTask, step: int, batch: Any) -> Any:
+        if step == 2:
+            with torch.no_grad():
+                task.clip.log_scale.fill_(float("nan"))
+        return update(task, step, batch)
+
+    monkeypatch.setattr(CLIPTask, "update", spoil)
+    shutil.copytree(trained / "tokenizer", tmp_path / "run/tokenizer")
+    recipe = write_recipe(tmp_path / "tiny.toml", precision="bfloat16", save_every=0)
+    expected = (
+        r"clip: the loss became nan at step 2; stopped\. The last good checkpoint is that of step 2 in .*run/clip"
+    )
+    with pytest.raises(MaquetteError, match=expected):
+        train(recipe, folder=tmp_path / "run", stage="clip", console=silent())
+    found, _ = newest(tmp_path / "run/clip/checkpoints")
+    assert found is not None and all(bool(tensor.isfinite().all()) for tensor in found.tensors.values())
+    monkeypatch.undo()
+    train(recipe, folder=tmp_path / "run", stage="clip", resume=True, console=silent())
+    assert (tmp_path / "run/clip" / WEIGHTS).read_bytes() == (trained / "clip" / WEIGHTS).read_bytes()
