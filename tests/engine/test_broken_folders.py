@@ -124,7 +124,7 @@ def test_options_that_do_not_fit_are_refused(folder: Path, file: str, change: di
     path.write_text(json.dumps(json.loads(path.read_text()) | change))
     said = refusal(folder)
     of_a_file = str(folder / Path(file).parent) in said or Path(file).name in said
-    assert of_a_file or f"{folder}: the" in said and "of its parts differ" in said, said
+    assert of_a_file or (f"{folder}: the" in said and "of its parts differ" in said), said
 
 
 @pytest.mark.parametrize("file", [UNET, VAE, TEXT])
