@@ -57,7 +57,7 @@ def _wait(process: "subprocess.Popen[bytes]", folder: Path, target: int, *, savi
     if not saving:
         time.sleep(extra)
     while saving and not passes(any(folder.rglob(".*.tmp"))):
-        pass
+        time.sleep(0.0005)
 
 
 def _steps(folder: Path) -> int:

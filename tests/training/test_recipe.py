@@ -64,12 +64,18 @@ def test_a_folder_with_a_run_needs_resume(trained: Path) -> None:
 
 def test_what_a_killed_run_left_half_written_is_swept_away(trained: Path, tmp_path: Path) -> None:
     shutil.copytree(trained, tmp_path / "run")
-    leftovers = [tmp_path / "run" / name for name in (".tokenizer.tmp", ".0a.tmp", "clip/checkpoints/.0b.tmp")]
+    names = (".tokenizer.tmp", f".{'0a' * 8}.tmp", f"diffusion/.{'0b' * 8}.tmp", f"clip/checkpoints/.{'0c' * 8}.tmp")
+    leftovers = [tmp_path / "run" / name for name in names]
     leftovers[0].mkdir()
+    foreign = [tmp_path / "run" / name for name in (".mine.tmp", f"mine/.{'0d' * 8}.tmp")]
+    foreign[1].parent.mkdir()
+    for path in foreign:
+        path.write_text("whole")
     for path in (leftovers[0] / "vocab.json", *leftovers[1:]):
         path.write_text("half")
     train(trained / "recipe.toml", folder=tmp_path / "run", resume=True, console=silent())
     assert not any(path.exists() for path in leftovers)
+    assert all(path.exists() for path in foreign)
 
 
 def test_the_recipe_is_kept_as_it_was_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,6 +5,7 @@ diffusers layout. A recipe is a TOML file; every field has a type, and an unknow
 """
 
 import hashlib
+import re
 import shutil
 import tomllib
 from dataclasses import dataclass, field, replace
@@ -42,6 +43,7 @@ from maquette.weights.safetensors_file import SafetensorsFile, write_safetensors
 M = TypeVar("M", bound=nn.Module)
 STAGES = ("tokenizer", "clip", "autoencoder", "diffusion")
 RECIPE, WEIGHTS = "recipe.toml", "weights.safetensors"  # the files of a run that others read
+HALF_WRITTEN = re.compile(r"\.([0-9a-f]{16}|tokenizer)\.tmp")
 FILLED = 64  # pictures that are encoded together
 
 
@@ -326,7 +328,9 @@ def _prepare(recipe: Path, folder: Path, resume: bool) -> None:
     if not resume and any(folder.glob("*/checkpoints/*.json")):
         raise MaquetteError(f"{folder}: holds a run already; go on with --resume, or give another folder with --out")
     folder.mkdir(parents=True, exist_ok=True)
-    for leftover in [*folder.rglob(".*.tmp")]:
-        shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
+    inner = [folder / stage / name for stage in STAGES for name in ("", "checkpoints", "samples")]
+    for place in (folder, folder / "latents", *inner):
+        for leftover in [path for path in place.glob(".*.tmp") if HALF_WRITTEN.fullmatch(path.name)]:
+            shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
     with replacing(folder / RECIPE) as file:
         file.write(recipe.read_bytes())
