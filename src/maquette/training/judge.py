@@ -157,13 +157,19 @@ def train_judge(
     recipe: JudgeRecipe | None = None,
     *,
     out: Path = SHIPPED,
+    begin: Path | None = None,
     seed: int = STREAM,
     precision: Precision = "bfloat16",
     console: Console | None = None,
 ) -> Judge:
-    """Train the judge in `folder`, going on from its newest checkpoint if there is one, and save it in `out`."""
+    """Train the judge in `folder`, going on from its newest checkpoint if there is one, and save it in `out`.
+
+    `begin` is a saved judge to start from.
+    """
     recipe = recipe or JudgeRecipe()
     task = JudgeTask(recipe, judge_spec(), seed, precision)
+    if begin is not None:
+        task.learner.begin(load_judge(begin).state_dict())
     loop = Loop(task, folder, recipe.steps, recipe.steps, console or Console(stderr=True))
     start = loop.resume()
     with prefetched(SceneStream(seed, maps=True), start * recipe.batch, recipe.batch) as batches:

@@ -4,7 +4,7 @@ The working copy computes forward and backward (bfloat16 where the machine multi
 float32 masters, so that small updates are not rounded away (Micikevicius et al. 2018, section 3.1).
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Annotated, Literal
@@ -60,6 +60,27 @@ class Learner:
         self.average = [m.clone() for m in self.masters] if self.spec.ema is not None else None
         self.network.to(dtype=torch.bfloat16 if self.precision == "bfloat16" else torch.float32)
         self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._publish()
+
+    @torch.no_grad()
+    def begin(self, weights: Mapping[str, Tensor]) -> None:
+        """Start from weights instead of the initial ones, by the parameters' names.
+
+        Raises:
+            MaquetteError: they are of another network; parameters they do not name stay as they are.
+        """
+        masters = dict(zip(self.names, self.masters, strict=True))
+        surplus = sorted(weights.keys() - masters.keys())
+        other = [name for name, weight in weights.items() if name in masters and weight.shape != masters[name].shape]
+        if surplus or other or not weights:
+            raise MaquetteError(
+                f"the model to begin with is of another shape than the recipe's (see {(other + surplus + ['its weights'])[0]}); "
+                "give one of the same shape"
+            )
+        for name, weight in weights.items():
+            masters[name].copy_(weight)
+        if self.average is not None:
+            torch._foreach_copy_(self.average, self.masters)
         self._publish()
 
     @contextmanager

@@ -24,6 +24,9 @@ from torch import Tensor, nn
 
 from maquette.diffusion.conditioning import Conditioning
 from maquette.engine.build import outline
+from maquette.engine.model import Model
+from maquette.engine.open import open as open_model
+from maquette.engine.text import TextEncoder
 from maquette.errors import MaquetteError
 from maquette.models.clip import CLIPImage, CLIPImageSpec, CLIPText, CLIPTextSpec
 from maquette.models.unet import UNet, UNetSpec
@@ -122,6 +125,7 @@ class Recipe(BaseModel):
     stream: int = Field(1, ge=0, description="Seed of the scenes.")
     threads: int | None = Field(None, gt=0, description="CPU threads; PyTorch's choice if not given.")
     precision: Precision = "bfloat16"
+    begin: str | None = Field(None, description="A model whose words and weights are gone on from.")
     samples_every: int = Field(1000, gt=0, description="Steps.")
     save_every: float = Field(SAVE_EVERY, ge=0, description="Seconds between checkpoints.")
     shapes: Shapes
@@ -161,16 +165,35 @@ class Run:
 
     @cached_property
     def words(self) -> CLIPTokenizer:
-        """The vocabulary, learned once."""
+        """The vocabulary, learned once, or that of the model gone on from."""
         folder, length = self.folder / "tokenizer", self.recipe.shapes.text.positions
         if not folder.exists():
-            told, stream = self.recipe.tokenizer, SceneStream(self.recipe.stream)
-            numbers = track(range(told.captions), "words", console=self.console, transient=True)
-            texts = [stream.item(k)[1] for k in numbers]
             unfinished = self.folder / ".tokenizer.tmp"
-            CLIPTokenizer.train(texts, told.size, length=length).write(unfinished)
+            (self._reader.tokenizer if self._reader else self._learn_words(length)).write(unfinished)
             unfinished.rename(folder)  # a killed run leaves all of it or nothing
         return CLIPTokenizer.read(folder, length=length)
+
+    def _learn_words(self, length: int) -> CLIPTokenizer:
+        told, stream = self.recipe.tokenizer, SceneStream(self.recipe.stream)
+        numbers = track(range(told.captions), "words", console=self.console, transient=True)
+        return CLIPTokenizer.train([stream.item(k)[1] for k in numbers], told.size, length=length)
+
+    @cached_property
+    def origin(self) -> Model | None:
+        """The model that training goes on from."""
+        if self.recipe.begin is None:
+            return None
+        return open_model(self.recipe.begin, device="cpu", dtype=torch.float32)
+
+    @property
+    def _reader(self) -> TextEncoder | None:
+        """What reads the prompts of the model gone on from."""
+        if self.origin is None:
+            return None
+        (encoder,) = self.origin.encoders
+        if not isinstance(encoder, TextEncoder):
+            raise MaquetteError(f"{self.recipe.begin}: has no CLIP text tower of its own; begin with another model")
+        return encoder
 
     @property
     def dtype(self) -> torch.dtype:
@@ -188,11 +211,15 @@ class Run:
     def train_clip(self) -> None:
         told = self.recipe
         task = CLIPTask(told.clip, self.text_spec, told.shapes.image, self.words, told.seed, told.precision)
+        if self._reader:
+            task.learner.begin({f"text.{name}": weight for name, weight in self._reader.tower.state_dict().items()})
         self._train(task, task.learner, told.clip.steps, told.clip.batch)
 
     def train_autoencoder(self) -> None:
         told = self.recipe
         task = AutoencoderTask(told.autoencoder, told.shapes.vae, told.seed, told.precision, self._features())
+        if self.origin:
+            task.learner.begin(self.origin.first_stage.vae.state_dict())
         self._train(task, task.learner, told.autoencoder.steps, told.autoencoder.drawn)
 
     def train_diffusion(self) -> None:
@@ -203,6 +230,8 @@ class Run:
             told.diffusion, told.shapes.unet, told.seed, told.precision,
             text=text, tokenizer=self.words, vae=vae, scale=pool.scale(),
         )  # fmt: skip
+        if self.origin:
+            task.learner.begin(self.origin.network.state_dict())
         loop = self._loop(task, told.diffusion.steps)
         start = loop.resume()
         loop.run(start, pool.batches(start, told.diffusion.batch, told.seed))
