@@ -72,10 +72,10 @@ class Learner:
         masters = dict(zip(self.names, self.masters, strict=True))
         surplus = sorted(weights.keys() - masters.keys())
         other = [name for name, weight in weights.items() if name in masters and weight.shape != masters[name].shape]
-        if surplus or other or not weights:
+        wrong = other + surplus or ([] if weights else ["none"])
+        if wrong:
             raise MaquetteError(
-                f"the model to begin with is of another shape than the recipe's (see {(other + surplus + ['its weights'])[0]}); "
-                "give one of the same shape"
+                f"the weights to begin with are of another shape than the recipe's: {wrong[0]}; change either"
             )
         for name, weight in weights.items():
             masters[name].copy_(weight)
