@@ -1,7 +1,7 @@
 """All that a network is told beside the noisy data and the time."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -35,6 +35,14 @@ class Conditioning:
     def repeat(self, count: int) -> "Conditioning":
         """The whole batch ``count`` times over, in order: rows a b become a b a b."""
         return self.map(lambda part: part.repeat(count, *[1] * (part.ndim - 1)))
+
+    def lerp(self, other: "Conditioning", amount: float) -> "Conditioning":
+        """Between this one and another of the same shapes: 0 is this one, 1 the other."""
+        fields = [
+            None if a is None or b is None else torch.lerp(a, b.to(a), amount)
+            for a, b in ((self.tokens, other.tokens), (self.vector, other.vector))
+        ]
+        return replace(self, tokens=fields[0], vector=fields[1])
 
     def __getitem__(self, rows: slice) -> "Conditioning":
         """A slice of the batch."""

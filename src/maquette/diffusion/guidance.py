@@ -5,6 +5,7 @@ several of them need is asked of the network once: `Pair` remembers its answers 
 """
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -18,35 +19,54 @@ from maquette.errors import MaquetteError
 
 
 class Pair:
-    """The answers with the wanted and with the unwanted conditioning, each computed once for a given x and level."""
+    """The answers with the wanted and with the unwanted conditioning, each computed once for a given x and level.
 
-    def __init__(self, denoise: Denoiser, positive: Conditioning, negative: Conditioning) -> None:
+    Several wanted conditionings, each with a weight, are meant together: the wanted answer is then
+    ``negative + sum(weight * (each - negative))`` (Liu et al. 2022, 2206.01714, equation 11).
+    """
+
+    def __init__(
+        self, denoise: Denoiser, positive: Conditioning | Sequence[tuple[Conditioning, float]], negative: Conditioning
+    ) -> None:
+        wanted = [(positive, 1.0)] if isinstance(positive, Conditioning) else list(positive)
         self._denoise = denoise
-        self._told = {"positive": positive, "negative": negative}
-        self._both = Conditioning.cat([positive, negative])
+        self._weights = [weight for _, weight in wanted]
+        self._several = self._weights != [1.0]
+        self._wanted, self._unwanted = [told for told, _ in wanted], negative
+        self._all = Conditioning.cat([*self._wanted, negative])
         self._asked: tuple[Tensor, Level] | None = None
         self._answers: dict[str, Tensor] = {}
 
     def positive(self, x: Tensor, level: Level) -> Tensor:
         """What is wanted."""
-        return self._answer("positive", x, level)
+        if self._several:
+            return self.both(x, level)[0]
+        return self._answer("positive", self._wanted[0], x, level)
 
     def negative(self, x: Tensor, level: Level) -> Tensor:
         """What is not."""
-        return self._answer("negative", x, level)
+        return self._answer("negative", self._unwanted, x, level)
 
     def both(self, x: Tensor, level: Level) -> tuple[Tensor, Tensor]:
-        """Both, in one forward of twice the batch."""
+        """Both, in one forward of twice the batch, or of more where several are meant together."""
         self._turn_to(x, level)
-        if not self._answers:
-            positive, negative = self._denoise(torch.cat([x, x]), level, self._both).chunk(2)
+        if not self._answers or (self._several and "positive" not in self._answers):
+            count = len(self._weights)
+            *wanted, negative = self._denoise(torch.cat([x] * (count + 1)), level, self._all).chunk(count + 1)
+            positive = self._together(wanted, negative) if self._several else wanted[0]
             self._answers = {"positive": positive, "negative": negative}
+        if self._several:
+            return self._answers["positive"], self._answers["negative"]
         return self.positive(x, level), self.negative(x, level)
 
-    def _answer(self, which: str, x: Tensor, level: Level) -> Tensor:
+    def _together(self, wanted: Sequence[Tensor], negative: Tensor) -> Tensor:
+        pushes = [weight * (each - negative) for weight, each in zip(self._weights, wanted, strict=True)]
+        return negative + torch.stack(pushes).sum(0)
+
+    def _answer(self, which: str, told: Conditioning, x: Tensor, level: Level) -> Tensor:
         self._turn_to(x, level)
         if which not in self._answers:
-            self._answers[which] = self._denoise(x, level, self._told[which])
+            self._answers[which] = self._denoise(x, level, told)
         return self._answers[which]
 
     def _turn_to(self, x: Tensor, level: Level) -> None:

@@ -6,6 +6,7 @@ on every device and in every batch. They are those of ``torch.randn(shape, gener
 
 import math
 from collections.abc import Callable, Sequence
+from typing import Protocol
 
 import torch
 from torch import Generator, Tensor
@@ -19,6 +20,32 @@ Noise = Callable[[Tensor, Level, Level], Tensor]
 `SeededNoise` answers in order and ignores the levels; a noise that is consistent over steps, such as a Brownian path,
 may be keyed on them.
 """
+
+
+class StartingNoise(Protocol):
+    """Noise for a batch of pictures, which also gives what they start from."""
+
+    def start(
+        self, shape: Sequence[int], device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
+    ) -> Tensor: ...
+    def __call__(self, x: Tensor, level: Level, to: Level) -> Tensor: ...
+
+
+class VariedNoise:
+    """Starts between ``noise`` and ``other``, and goes on as ``noise``: variations of a picture; ``amount`` 0 to 1."""
+
+    def __init__(self, noise: StartingNoise, other: StartingNoise, amount: float) -> None:
+        self._noise, self._other, self._amount = noise, other, amount
+
+    def start(
+        self, shape: Sequence[int], device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
+    ) -> Tensor:
+        """Between both first draws, along the great circle."""
+        first, second = (each.start(shape, device, dtype) for each in (self._noise, self._other))
+        return slerp(first, second, self._amount)
+
+    def __call__(self, x: Tensor, level: Level, to: Level) -> Tensor:
+        return self._noise(x, level, to)
 
 
 class SeededNoise:

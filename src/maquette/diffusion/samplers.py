@@ -27,10 +27,11 @@ from dataclasses import dataclass
 from functools import partial
 
 import torch
+from torch import Tensor
 
 from maquette.diffusion.denoise import Guided
 from maquette.diffusion.multistep import adams, dpmpp, unipc
-from maquette.diffusion.noise import SeededNoise
+from maquette.diffusion.noise import StartingNoise
 from maquette.diffusion.schedules import Schedule
 from maquette.diffusion.singlestep import Sampler, Step, dpmpp_sde, euler, heun, midpoint
 from maquette.errors import MaquetteError
@@ -122,14 +123,21 @@ def walk(
     take: Sampler,
     guided: Guided,
     levels: Schedule,
-    noise: SeededNoise,
+    noise: StartingNoise,
     shape: Sequence[int],
     device: torch.device | str = "cpu",
+    source: Tensor | None = None,
 ) -> Iterator[Step]:
     """Walk the whole way from noise, (B, *shape) with one of ``noise``'s seeds each, in float32.
 
-    At a first level with alpha > 0 the unknown picture is taken for unit normal too, so that x keeps the spread that
-    the network was trained with: 1 for variance-preserving processes, as published Stable Diffusion starts.
+    With a clean ``source`` (B, *shape) or (1, *shape), the way begins at that picture brought to the first level.
+    Without one and at a first level with alpha > 0 the unknown picture is taken for unit normal too, so that x keeps
+    the spread that the network was trained with: 1 for variance-preserving processes, as published Stable Diffusion
+    starts.
     """
-    start = noise.start(shape, device) * math.hypot(float(levels[0].alpha), float(levels[0].sigma))
+    start = noise.start(shape, device)
+    if source is not None:
+        start = levels[0].mix(source.to(start).expand_as(start), start)
+    else:
+        start = start * math.hypot(float(levels[0].alpha), float(levels[0].sigma))
     yield from take(guided, start, levels, noise)
