@@ -1,0 +1,117 @@
+"""Prompts that change while a picture is painted, and prompts that are meant together, as A1111's web UI reads them.
+
+[from:to:when]   `from` until `when`, then `to`; when: a fraction of the steps (0.5, 1.0), or a number of steps (10)
+[to:when]        nothing, then `to`           [from::when]   `from`, then nothing
+[a|b|c]          a, b, c by turns, one for each step
+a AND b :0.7     two prompts at once, the second with the weight 0.7 (Liu et al. 2022, "Composable diffusion")
+"""
+
+import re
+from collections.abc import Iterator
+from typing import NamedTuple
+
+_AND = re.compile(r"\bAND\b")
+_WEIGHT = re.compile(r"^(?P<text>.*?)(?:\s:\s*(?P<weight>[+-]?(?:\d+\.?\d*|\.\d+)))?\s*$", re.DOTALL)
+_NUMBER = re.compile(r"\s*(?:\d+\.?\d*|\.\d+)\s*")
+
+
+class Switch(NamedTuple):
+    """`before` for the first `when` steps, `after` from then on; `when` with a point is a fraction of all steps."""
+
+    before: "Script"
+    after: "Script"
+    when: str
+
+    def at(self, step: int, steps: int) -> str:
+        number = int(float(self.when) * steps) if "." in self.when else int(self.when)
+        return read(self.before if step < number else self.after, step, steps)
+
+
+class Turns(NamedTuple):
+    """One after the other, over again."""
+
+    scripts: "tuple[Script, ...]"
+
+    def at(self, step: int, steps: int) -> str:
+        return read(self.scripts[step % len(self.scripts)], step, steps)
+
+
+Script = tuple[str | Switch | Turns, ...]
+"""The pieces of a prompt, in order."""
+
+
+def split_together(prompt: str) -> list[tuple[str, float]]:
+    """The prompts between the ANDs, each with its weight; a prompt without AND as it is."""
+    parts = [_WEIGHT.match(part) for part in _AND.split(prompt)]
+    if len(parts) == 1:
+        return [(prompt, 1.0)]
+    return [(part["text"].strip(), float(part["weight"] or 1)) for part in parts if part is not None]
+
+
+def by_step(prompt: str, steps: int) -> list[str]:
+    """What a prompt says in each of so many steps."""
+    script = parse_script(prompt)
+    return [read(script, step, steps) for step in range(steps)]
+
+
+def read(script: Script, step: int, steps: int) -> str:
+    """What a script says in step `step` of `steps`, counted from 0."""
+    return "".join(piece if isinstance(piece, str) else piece.at(step, steps) for piece in script)
+
+
+def parse_script(prompt: str) -> Script:
+    """The pieces of a prompt. Brackets that mean no change are left as they are, for the grammar of weights."""
+    pieces: list[str | Switch | Turns] = []
+    start = 0
+    while (found := _first_group(prompt, start)) is not None:
+        opening, closing = found
+        pieces += [prompt[start:opening], *_group(prompt[opening + 1 : closing])]
+        start = closing + 1
+    pieces.append(prompt[start:])
+    return tuple(piece for piece in pieces if piece != "")
+
+
+def _group(inside: str) -> Script:
+    """What stands between two square brackets."""
+    turns = _split(inside, "|")
+    if len(turns) > 1:
+        return (Turns(tuple(parse_script(turn) for turn in turns)),)
+    *texts, when = _split(inside, ":")
+    if len(texts) in (1, 2) and _NUMBER.fullmatch(when):
+        before, after = texts if len(texts) == 2 else ("", texts[0])
+        return (Switch(parse_script(before), parse_script(after), when.strip()),)
+    return ("[", *parse_script(inside), "]")
+
+
+def _first_group(text: str, start: int) -> tuple[int, int] | None:
+    """The places of the first square brackets that belong together; one that is never closed is a letter."""
+    opened = []
+    for place, letter, _ in _brackets(text, start):
+        if letter == "[":
+            opened.append(place)
+        elif letter == "]" and len(opened) == 1:
+            return opened[0], place
+        elif letter == "]" and opened:
+            opened.pop()
+    return _first_group(text, opened[0] + 1) if opened else None
+
+
+def _split(text: str, mark: str) -> list[str]:
+    """Split at the marks outside of all brackets."""
+    places = [place for place, letter, depth in _brackets(text, 0) if letter == mark and depth == 0]
+    ends = [*places, len(text)]
+    return [text[start:end] for start, end in zip([0, *(place + 1 for place in places)], ends, strict=True)]
+
+
+def _brackets(text: str, start: int) -> Iterator[tuple[int, str, int]]:
+    """The letters that mean something: place, letter and how many brackets are open before it; escaped ones do not."""
+    depth, place = 0, start
+    while place < len(text):
+        letter = text[place]
+        if letter == "\\":
+            place += 2
+            continue
+        if letter in "[](),:|":
+            yield place, letter, depth
+            depth = max(depth + (letter in "([") - (letter in ")]"), 0)
+        place += 1
