@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from maquette.cli.opening import Opening, open_from_options, with_opening
 from maquette.errors import MaquetteError
 
 if TYPE_CHECKING:
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
 OUTPUTS = Path("outputs")  # where pictures go that no name was given for
 
 
+@with_opening
 def txt2img(
     prompt: Annotated[str, typer.Argument(help="What to paint, in English or Chinese; may be empty.")],
     negative: Annotated[str, typer.Option(help="What to keep out of the picture.")] = "",
@@ -30,8 +32,8 @@ def txt2img(
     out: Annotated[
         Path | None, typer.Option(metavar="FILE", help="A .png file. [default: a new one in outputs/]")
     ] = None,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda or mps. [default: the fastest here]")] = None,
-    dtype: Annotated[str | None, typer.Option(help="float32, bfloat16 or float16. [default: the device's]")] = None,
+    *,
+    opening: Opening,
 ) -> None:
     """Paint what the words say and print the path of the picture."""
     fields = {"seed": seed, "steps": steps, "guidance": guidance, "sampler": sampler, "schedule": schedule}
@@ -39,7 +41,7 @@ def txt2img(
     from maquette.cli.progress import PaintingBar
 
     with PaintingBar() as bar:
-        paths = paint(fields, out, device, dtype, bar)
+        paths = paint(fields, out, opening, bar)
     for path in paths:
         typer.echo(path)
 
@@ -54,11 +56,8 @@ def read_size(size: str | None) -> dict[str, int]:
     return {"width": int(match[1]), "height": int(match[2])}
 
 
-def paint(
-    fields: dict[str, Any], out: Path | None, device: str | None, dtype: str | None, bar: "PaintingBar"
-) -> list[Path]:
+def paint(fields: dict[str, Any], out: Path | None, opening: Opening, bar: "PaintingBar") -> list[Path]:
     """Validate, open, paint and write, saying what is done; the paths of the pictures."""
-    import maquette
     from maquette.workflows.loop import batches, resolve, run
     from maquette.workflows.picture import check_out, free_name
     from maquette.workflows.request import Request
@@ -67,7 +66,7 @@ def paint(
     request = Request.read(fields)
     check_out(out or OUTPUTS / "picture.png")
     bar.say(f"opening {request.model}")
-    model = maquette.open(request.model, device=device, dtype=dtype)
+    model = open_from_options(request.model, opening)
     resolved = resolve(request, model)
     bar.begin(resolved.steps, len(batches(resolved)))
     result = run(txt2img(model, resolved), bar.count)

@@ -10,6 +10,7 @@ from pathlib import Path
 from maquette.errors import MaquetteError
 
 NAME = re.compile(r"[\w.-]+/[\w.-]+(/[\w./ -]+)?", re.ASCII)
+PATIENCE = 5.0  # seconds that the hub has to answer the first question
 SUFFIXES = (".safetensors", ".ckpt", ".pt", ".pth", ".bin", ".gguf", ".json")
 _SMALL = re.compile(
     r"model_index\.json|[^/]+/config\.json|scheduler/scheduler_config\.json|"
@@ -32,6 +33,8 @@ def is_name(text: str) -> bool:
 def fetch(name: str, variant: str | None = None) -> Path:
     """The folder of a model of the hub, or of one file of it ("org/model/file.safetensors"), in the hub's cache.
 
+    Where the hub cannot be asked, what the cache holds of it is taken.
+
     Raises:
         MaquetteError: there is no such model, it needs a login, or it is not in the cache and there is no network.
     """
@@ -39,25 +42,47 @@ def fetch(name: str, variant: str | None = None) -> Path:
     from huggingface_hub import errors
 
     repository, file = "/".join(name.split("/")[:2]), "/".join(name.split("/")[2:])
+    silence = ""
     try:
+        files, silence = _ask(repository)
+        local = bool(silence)
         if file:
-            return Path(huggingface_hub.hf_hub_download(repository, file))
-        try:
-            files = huggingface_hub.HfApi().list_repo_files(repository)
-        except (errors.OfflineModeIsEnabled, OSError) as error:
-            if isinstance(error, errors.HfHubHTTPError):
-                raise
-            return Path(huggingface_hub.snapshot_download(repository, local_files_only=True))
-        return Path(huggingface_hub.snapshot_download(repository, allow_patterns=wanted_files(files, variant)))
+            return Path(huggingface_hub.hf_hub_download(repository, file, local_files_only=local))
+        wanted = None if local else wanted_files(files, variant)
+        return Path(huggingface_hub.snapshot_download(repository, allow_patterns=wanted, local_files_only=local))
     except errors.GatedRepoError as error:
         raise MaquetteError(
             f"{repository}: its owner asks for a login; accept the terms there, then `hf auth login`"
         ) from error
     except (errors.RepositoryNotFoundError, errors.EntryNotFoundError) as error:
+        if silence:
+            raise MaquetteError(
+                f"{name}: there is no such file or folder, and as a name of the hub it is not in the cache, nor could "
+                f"the hub be asked ({silence}); check the path, or the network"
+            ) from error
         raise MaquetteError(f"{name}: not found as a path, nor on the hub or in its cache; check the name") from error
     except (errors.HfHubHTTPError, OSError, ValueError) as error:
-        reason = str(error).strip().split("\n")[0]
-        raise MaquetteError(f"{name}: cannot be fetched from the hub ({reason:.200}); check the network") from error
+        raise MaquetteError(f"{name}: cannot be fetched from the hub ({_reason(error)}); check the network") from error
+
+
+def _ask(repository: str) -> tuple[list[str], str]:
+    """The files of a repository, and why the hub could not be asked for them, if so: one question, without retries."""
+    import huggingface_hub
+    from huggingface_hub import constants, errors
+
+    if constants.HF_HUB_OFFLINE:
+        return [], "HF_HUB_OFFLINE is set"
+    try:
+        found = huggingface_hub.HfApi().model_info(repository, timeout=PATIENCE)
+    except (errors.HfHubHTTPError, errors.HFValidationError):
+        raise
+    except Exception as error:  # which one depends on the library's HTTP client, and that on its version
+        return [], _reason(error)
+    return [each.rfilename for each in found.siblings or ()], ""
+
+
+def _reason(error: Exception) -> str:
+    return str(error).strip().split("\n")[0][:200] or type(error).__name__
 
 
 def wanted_files(files: Sequence[str], variant: str | None = None) -> list[str]:

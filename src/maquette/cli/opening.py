@@ -1,0 +1,100 @@
+"""The options of every command that opens a model: what `maquette.open` takes, said once."""
+
+import functools
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
+
+import typer
+
+from maquette.errors import MaquetteError
+
+if TYPE_CHECKING:
+    from maquette.engine.model import Model
+
+
+@dataclass(frozen=True)
+class Opening:
+    """How a model is to be opened; what is None or empty is left to the model."""
+
+    family: Annotated[str | None, typer.Option(help="What the model is, where its weights do not tell.")] = None
+    prediction: Annotated[str | None, typer.Option(help="epsilon or v, where the weights do not tell.")] = None
+    vae: Annotated[Path | None, typer.Option(metavar="PATH", help="Another first stage.")] = None
+    text: Annotated[list[Path] | None, typer.Option(metavar="PATH", help="A text encoder; several times.")] = None
+    tokenizer: Annotated[
+        list[Path] | None, typer.Option(metavar="PATH", help="Tokenizers, for a file that carries none; several times.")
+    ] = None
+    lora: Annotated[list[str] | None, typer.Option(metavar="FILE[:SCALE]", help="Merge this LoRA; several times.")] = (
+        None
+    )
+    embedding: Annotated[
+        list[str] | None, typer.Option(metavar="WORD=FILE", help="A learned word for prompts; several times.")
+    ] = None
+    variant: Annotated[str | None, typer.Option(help="Such as fp16: files named model.fp16.safetensors.")] = None
+    averaged: Annotated[bool, typer.Option("--averaged", help="The moving average in a training checkpoint.")] = False
+    device: Annotated[str | None, typer.Option(help="cpu, cuda or mps. [default: the fastest here]")] = None
+    dtype: Annotated[str | None, typer.Option(help="float32, bfloat16 or float16. [default: the device's]")] = None
+
+    def arguments(self) -> dict[str, Any]:
+        """What was asked for, as `maquette.open` takes it.
+
+        Raises:
+            MaquetteError: a LoRA's scale is no number, or an embedding has no word.
+        """
+        given = {each.name: getattr(self, each.name) for each in fields(self) if getattr(self, each.name)}
+        if self.lora:
+            given["loras"] = [read_lora_option(each) for each in given.pop("lora")]
+        if self.embedding:
+            given["embeddings"] = dict(read_embedding_option(each) for each in given.pop("embedding"))
+        return given
+
+
+def read_lora_option(text: str) -> tuple[str, float]:
+    """The file and the scale of "FILE" or "FILE:SCALE"; a colon may also belong to the file's name."""
+    file, colon, scale = text.rpartition(":")
+    if not colon or not file or Path(text).expanduser().exists():
+        return text, 1.0
+    try:
+        return file, float(scale)
+    except ValueError:
+        if Path(file).suffix:
+            raise MaquetteError(f"--lora {text}: {scale!r} is no number; give FILE or FILE:SCALE") from None
+        return text, 1.0  # C:\lora.safetensors
+
+
+def read_embedding_option(text: str) -> tuple[str, str]:
+    """The word and the file of "WORD=FILE"."""
+    word, equals, file = text.partition("=")
+    if not (word and equals and file):
+        raise MaquetteError(f"--embedding {text}: give WORD=FILE, such as sks=concept.safetensors")
+    return word, file
+
+
+def open_from_options(name: str, opening: Opening) -> "Model":
+    """Open a model as the options say."""
+    import maquette
+
+    return maquette.open(name, **opening.arguments())
+
+
+def with_opening(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command, which takes an `opening`, the options that make one."""
+    hints = get_type_hints(Opening, include_extras=True)
+    options = [
+        inspect.Parameter(each.name, inspect.Parameter.KEYWORD_ONLY, default=each.default, annotation=hints[each.name])
+        for each in fields(Opening)
+    ]
+
+    @functools.wraps(command)
+    def called(**given: Any) -> None:
+        command(opening=Opening(**{each.name: given.pop(each.name) for each in fields(Opening)}), **given)
+
+    own = [
+        each.replace(kind=inspect.Parameter.KEYWORD_ONLY)
+        for name, each in inspect.signature(command, eval_str=True).parameters.items()
+        if name != "opening"
+    ]
+    called.__signature__ = inspect.Signature([*own, *options])  # type: ignore[attr-defined]
+    return called
