@@ -3,7 +3,7 @@
 import pytest
 
 from maquette.text.chunks import Chunk, fill_chunks
-from maquette.text.prompt import Span, parse_prompt
+from maquette.text.prompt import Span, parse_prompt, plain
 from maquette.text.tokenizer import CLIPTokenizer
 
 EXAMPLES = {
@@ -64,6 +64,7 @@ def test_a_short_text_is_one_chunk_with_marks_padding_and_weights(tokenizer: CLI
     (chunk,) = fill_chunks([Span("a b", 1.0), Span("c", 1.5)], tokenizer)
     assert chunk.ids == [100, *ids("abc"), 101, *[LETTERS["a"]] * 27]
     assert chunk.weights == [1.0, 1.0, 1.0, 1.5, *[1.0] * 28]
+    assert chunk.places == [None, (0, 1), (2, 3), (3, 4), *[None] * 28]
 
 
 def test_a_long_text_is_cut_where_it_is_full_or_at_a_comma_near_the_end(tokenizer: CLIPTokenizer) -> None:
@@ -80,6 +81,8 @@ def test_a_long_text_is_cut_where_it_is_full_or_at_a_comma_near_the_end(tokenize
 def test_a_break_begins_a_new_chunk_and_an_empty_text_has_one(tokenizer: CLIPTokenizer) -> None:
     chunks = fill_chunks(parse_prompt("a BREAK b"), tokenizer)
     assert [spoken(chunk) for chunk in chunks] == [ids("a"), ids("b")]
+    assert chunks[1].places[1] == (2, 3)
+    assert plain(parse_prompt("a BREAK b")) == "a b"
     assert [spoken(chunk) for chunk in fill_chunks(parse_prompt(""), tokenizer)] == [[]]
 
 
@@ -88,5 +91,6 @@ def test_learned_words_stay_together(tokenizer: CLIPTokenizer) -> None:
     (chunk,) = fill_chunks([Span("a c d c", 2.0)], tokenizer, learned)
     assert spoken(chunk) == [*ids("a"), 200, 201, 202, *ids("c")]
     assert chunk.weights[1:6] == [2.0] * 5
+    assert chunk.places[1:6] == [(0, 1), *[(2, 5)] * 3, (6, 7)]
     chunks = fill_chunks([Span("a " * 28 + "c d", 1.0)], tokenizer, learned)
     assert [spoken(chunk) for chunk in chunks] == [ids("a" * 28), [200, 201, 202]]

@@ -11,7 +11,7 @@ from maquette.families.family import Encoding, Reading
 from maquette.models.clip import CLIPText, TextStates
 from maquette.models.t5 import T5
 from maquette.text.chunks import Chunk, fill_chunks
-from maquette.text.prompt import Span, parse_prompt
+from maquette.text.prompt import Place, Span, parse_prompt, plain
 from maquette.text.t5_tokenizer import T5Tokenizer
 from maquette.text.tokenizer import CLIPTokenizer
 
@@ -27,11 +27,24 @@ class TextEncoder:
     learned: dict[tuple[int, ...], tuple[int, ...]] = field(default_factory=dict)
     """Textual inversions by the ids of their names; see `maquette.text.chunks.Learned`."""
 
+    def spans(self, prompt: str) -> list[Span]:
+        """The prompt and the weights of its parts."""
+        return parse_prompt(prompt) if self.emphasis else [Span(prompt, 1.0)]
+
+    def plain(self, prompt: str) -> str:
+        """The words of the prompt alone."""
+        return plain(self.spans(prompt))
+
     def chunks(self, prompt: str) -> list[Chunk]:
         """The prompt in rows of ids."""
-        if self.emphasis:
-            return fill_chunks(parse_prompt(prompt), self.tokenizer, self.learned)
-        return fill_chunks([Span(prompt, 1.0)], self.tokenizer, self.learned)[:1]
+        rows = fill_chunks(self.spans(prompt), self.tokenizer, self.learned)
+        return rows if self.emphasis else rows[:1]
+
+    def places(self, prompt: str, chunks: int = 1) -> list[Place | None]:
+        """Which letters of the plain prompt each token of at least so many chunks stands for."""
+        rows = self.chunks(prompt)
+        empty: list[Place | None] = [None] * (self.tokenizer.length * (chunks - len(rows)))
+        return [place for row in rows for place in row.places] + empty
 
     def __call__(self, prompts: Sequence[str], *, chunks: int = 1, clip_skip: int = 1) -> Encoding:
         """States (B, n * length, C) of n chunks, at least `chunks` and as many as the longest prompt takes.
@@ -82,7 +95,15 @@ class LongTextEncoder:
 
     def chunks(self, prompt: str) -> list[Chunk]:
         """One row, whatever its length."""
-        return [Chunk([], [])]
+        return [Chunk([], [], [])]
+
+    def plain(self, prompt: str) -> str:
+        """The prompt as it is."""
+        return prompt
+
+    def places(self, prompt: str, chunks: int = 1) -> list[Place | None]:
+        """Which letters of the prompt each token stands for."""
+        return self.tokenizer.places(prompt)
 
     def __call__(self, prompts: Sequence[str], *, chunks: int = 1, clip_skip: int = 1) -> Encoding:
         """States (B, length, C) after the final norm, padding included."""

@@ -1,12 +1,13 @@
 """Prompts longer than a text encoder: cut into chunks of its length, each with its marks, as A1111 does.
 
-Every token has a weight. A chunk that would cut a phrase in its last 20 tokens ends at the comma before it.
+Every token has a weight and a place, the letters that it stands for. A chunk that would cut a phrase in its last 20
+tokens ends at the comma before it.
 """
 
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from maquette.text.prompt import Span
+from maquette.text.prompt import Place, Span, plain
 from maquette.text.tokenizer import CLIPTokenizer
 
 COMMA_REACH = 20  # how far back from a chunk's end a comma may end it instead
@@ -16,10 +17,17 @@ Learned = Mapping[tuple[int, ...], tuple[int, ...]]
 
 
 class Chunk(NamedTuple):
-    """A row of ids for the encoder, marks and padding included, and a weight for each."""
+    """A row of ids for the encoder, marks and padding included; for each a weight and its place (marks have none)."""
 
     ids: list[int]
     weights: list[float]
+    places: list[Place | None]
+
+
+class _Token(NamedTuple):
+    id: int
+    weight: float
+    place: Place
 
 
 class _Filling:
@@ -27,17 +35,17 @@ class _Filling:
 
     def __init__(self, room: int, comma: int | None) -> None:
         self.room, self.comma = room, comma
-        self.done: list[list[tuple[int, float]]] = []
-        self.tokens: list[tuple[int, float]] = []
+        self.done: list[list[_Token]] = []
+        self.tokens: list[_Token] = []
         self.last_comma: int | None = None
 
     def next_chunk(self) -> None:
         self.done.append(self.tokens)
         self.tokens, self.last_comma = [], None
 
-    def add(self, token: int, weight: float) -> None:
+    def add(self, token: _Token) -> None:
         """One token of a word; a full chunk ends before it, or at the last comma if that is near."""
-        if token == self.comma:
+        if token.id == self.comma:
             self.last_comma = len(self.tokens)
         elif (
             len(self.tokens) == self.room and self.last_comma is not None and self.room - self.last_comma <= COMMA_REACH
@@ -48,38 +56,44 @@ class _Filling:
             self.tokens = moved
         if len(self.tokens) == self.room:
             self.next_chunk()
-        self.tokens.append((token, weight))
+        self.tokens.append(token)
 
-    def add_learned(self, vectors: Sequence[int], weight: float) -> None:
+    def add_learned(self, vectors: Sequence[_Token]) -> None:
         """The vectors of one learned word, which stay together."""
         if len(self.tokens) + len(vectors) > self.room:
             self.next_chunk()
-        self.tokens.extend((vector, weight) for vector in vectors)
+        self.tokens.extend(vectors)
 
 
 def fill_chunks(spans: Sequence[Span], tokenizer: CLIPTokenizer, learned: Learned | None = None) -> list[Chunk]:
     """At least one chunk of `tokenizer.length` ids that holds the spans' words."""
     filling = _Filling(tokenizer.length - 2, tokenizer.vocabulary.get(",</w>"))
     names = sorted(learned or {}, key=len, reverse=True)
-    for text, weight in spans:
+    begin = 0  # of the span, in the plain text
+    for span in spans:
+        text, weight = span
         if weight is None:
             filling.next_chunk()
-            continue
-        words, place = tokenizer.words(text), 0
-        while place < len(words):
-            name = next((name for name in names if tuple(words[place : place + len(name)]) == name), None)
-            if name is not None and learned is not None and len(learned[name]) <= filling.room:
-                filling.add_learned(learned[name], weight)
-                place += len(name)
-            else:
-                filling.add(words[place], weight)
-                place += 1
+        else:
+            words = [
+                _Token(token, weight, (begin + start, begin + end)) for token, start, end in tokenizer.pieces(text)
+            ]
+            while words:
+                name = next((name for name in names if tuple(word.id for word in words[: len(name)]) == name), None)
+                if name is not None and learned is not None and len(learned[name]) <= filling.room:
+                    place = words[0].place[0], words[len(name) - 1].place[1]
+                    filling.add_learned([_Token(vector, weight, place) for vector in learned[name]])
+                    del words[: len(name)]
+                else:
+                    filling.add(words.pop(0))
+        begin += len(plain([span]))
     if filling.tokens or not filling.done:
         filling.next_chunk()
     return [_finish(tokens, tokenizer) for tokens in filling.done]
 
 
-def _finish(tokens: list[tuple[int, float]], tokenizer: CLIPTokenizer) -> Chunk:
+def _finish(tokens: list[_Token], tokenizer: CLIPTokenizer) -> Chunk:
     empty = tokenizer.length - 2 - len(tokens)
-    ids = [tokenizer.start, *(token for token, _ in tokens), tokenizer.end, *[tokenizer.pad] * empty]
-    return Chunk(ids, [1.0, *(weight for _, weight in tokens), 1.0, *[1.0] * empty])
+    ids = [tokenizer.start, *(token.id for token in tokens), tokenizer.end, *[tokenizer.pad] * empty]
+    weights = [1.0, *(token.weight for token in tokens), 1.0, *[1.0] * empty]
+    return Chunk(ids, weights, [None, *(token.place for token in tokens), None, *[None] * empty])

@@ -7,7 +7,7 @@ BREAK       what follows begins a new chunk
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 STRONGER = 1.1
@@ -30,6 +30,15 @@ class Span(NamedTuple):
 
     text: str
     weight: float | None
+
+
+Place = tuple[int, int]
+"""Some letters of a plain text: from the first up to the second number."""
+
+
+def plain(spans: Iterable[Span]) -> str:
+    """The words of spans without weights; a break is a blank."""
+    return "".join(" " if weight is None else text for text, weight in spans)
 
 
 def parse_prompt(prompt: str) -> list[Span]:

@@ -7,6 +7,7 @@ from pathlib import Path
 from tokenizers import Tokenizer
 
 from maquette.errors import MaquetteError
+from maquette.text.prompt import Place
 
 FILE = "tokenizer.json"
 
@@ -55,3 +56,10 @@ class T5Tokenizer:
         """Rows of exactly `length` ids; what does not fit is cut off before the end mark."""
         rows = [list(encoding.ids) for encoding in self._tokenizer.encode_batch(list(texts))]
         return [row + [self.pad] * (self.length - len(row)) for row in rows]
+
+    def places(self, text: str) -> list[Place | None]:
+        """The letters that each of the ids stands for; the end mark and padding have none."""
+        encoding = self._tokenizer.encode(text)
+        marks = encoding.special_tokens_mask
+        places = [None if mark else place for mark, place in zip(marks, encoding.offsets, strict=True)]
+        return places + [None] * (self.length - len(places))

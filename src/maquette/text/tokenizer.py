@@ -7,8 +7,9 @@ that published models carry, `vocab.json` and `merges.txt`; the one of later ver
 import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
-from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
+from tokenizers import Encoding, Regex, Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
 
 from maquette.errors import MaquetteError
 
@@ -16,6 +17,19 @@ START, END = "<|startoftext|>", "<|endoftext|>"
 WORD_END = "</w>"
 WHOLE = "tokenizer.json"
 PATTERN = r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
+
+
+class Piece(NamedTuple):
+    """A token, and the letters of the text, from `start` up to `end`, that it stands for."""
+
+    id: int
+    start: int
+    end: int
+
+    @classmethod
+    def all(cls, encoding: Encoding) -> list["Piece"]:
+        """What the library found in a text."""
+        return [cls(token, *place) for token, place in zip(encoding.ids, encoding.offsets, strict=True)]
 
 
 class CLIPTokenizer:
@@ -106,9 +120,13 @@ class CLIPTokenizer:
     def __len__(self) -> int:
         return len(self.vocabulary)
 
+    def pieces(self, text: str) -> list[Piece]:
+        """The tokens of a text, without marks or padding."""
+        return Piece.all(self._tokenizer.encode(text, add_special_tokens=False))
+
     def words(self, text: str) -> list[int]:
         """The ids of a text without marks or padding."""
-        return list(self._tokenizer.encode(text, add_special_tokens=False).ids)
+        return [piece.id for piece in self.pieces(text)]
 
     def __call__(self, texts: Sequence[str]) -> list[list[int]]:
         """Rows of exactly `length` ids; what does not fit is cut off before the end mark."""

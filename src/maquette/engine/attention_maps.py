@@ -1,0 +1,255 @@
+"""For each word of the prompt, where the model looked: cross- and joint attention, by layer and step.
+
+Of every attention from the picture to the text the probabilities are kept, as a mean over the heads (Tang et al. 2022,
+"What the DAAM"). They are computed beside the attention itself, whose output stays as it is, bit for bit.
+"""
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from maquette.diffusion.conditioning import Conditioning
+from maquette.diffusion.denoise import Denoiser
+from maquette.diffusion.process import Level
+from maquette.engine.words import Words, find_words
+from maquette.errors import MaquetteError
+from maquette.models.flux import SingleBlock
+from maquette.nn.attention import Attend, CrossAttention
+from maquette.nn.joint import JointBlock
+
+if TYPE_CHECKING:
+    from maquette.engine.model import Model
+
+MEMORY = 2**28  # bytes of maps kept; where they become more, the finest are halved
+AT_ONCE = 2**22  # probabilities computed at a time
+FIRST = slice(0, 1)
+
+
+@dataclass
+class Seen:
+    """The sum of what a layer saw at one step, (pictures, tokens, h, w), and how often it was asked there."""
+
+    total: Tensor
+    times: int = 1
+
+    @property
+    def mean(self) -> Tensor:
+        return self.total / self.times
+
+
+class AttentionMaps:
+    """Where the model looked for each word of a prompt, while pictures are painted from it.
+
+    `maps["apple"]` is a picture's heat map; `maps.at("apple", step=3, layer="up")` are probabilities. Maps of several
+    pictures are taken apart by `of`.
+    """
+
+    def __init__(self, words: Words, rows: slice = FIRST, *, memory: int = MEMORY) -> None:
+        """Maps of the words for those `rows` of each batch that are told of them, one for each picture."""
+        self.words, self.rows, self._memory = words, rows, memory
+        self.times: list[float] = []
+        """The time of each step: of each noise level at which the network was asked."""
+        self._sizes: list[tuple[int, int]] = []  # of the latent at each step
+        self._seen: dict[tuple[str, int], Seen] = {}
+        self._numbers = 0  # kept so far
+        self._side: float = math.inf  # finer maps are halved
+
+    @property
+    def layers(self) -> list[str]:
+        """The attention layers that looked at the text, by their names in the network."""
+        return list(dict.fromkeys(layer for layer, _ in self._seen))
+
+    def __len__(self) -> int:
+        """Of how many pictures these are the maps."""
+        return next((len(seen.total) for seen in self._seen.values()), 0)
+
+    def __getitem__(self, word: str) -> Tensor:
+        """Where the model looked for a word, (h, w): all steps and layers together, 0 where least and 1 where most.
+
+        Raises:
+            MaquetteError: as `at`.
+        """
+        heat = self.at(word)
+        heat = heat - heat.min()
+        return heat / heat.max().clamp(min=1e-12)
+
+    def at(self, word: str, *, step: int | None = None, layer: str | None = None) -> Tensor:
+        """How much of the attention each place (h, w) gave to a word, from 0 to 1.
+
+        It is a mean over the steps and layers that are left open, in the finest of their resolutions. `step` counts
+        from 0, or from -1 backwards; `layer` is the name of one, or the beginning of several ("up", "blocks").
+
+        Raises:
+            MaquetteError: the word is not in the prompt, nothing was seen, or these are the maps of several pictures.
+        """
+        columns = [self.words.positions.index(position) for position in self.words.find(word)]
+        if len(self) > 1:
+            raise MaquetteError(f"these are the attention maps of {len(self)} pictures; take those of one by .of(k)")
+        maps = [seen.mean[:, columns].sum(1, keepdim=True) for seen in self._chosen(step, layer)]
+        size = max((each.shape[2:] for each in maps), key=math.prod)
+        resized = [F.interpolate(each, size, mode="bilinear", align_corners=False) for each in maps]
+        return torch.stack(resized).mean(0)[0, 0]
+
+    def _chosen(self, step: int | None, layer: str | None) -> list[Seen]:
+        number = step if step is None or step >= 0 else step + len(self.times)
+        chosen = [
+            seen
+            for (name, when), seen in self._seen.items()
+            if number in (None, when) and (layer is None or f"{name}.".startswith(f"{layer}."))
+        ]
+        if not chosen and not self._seen:
+            raise MaquetteError("nothing was painted while attention was recorded, or the network reads no words")
+        if not chosen:
+            raise MaquetteError(
+                f"no attention was recorded at step {step} in layer {layer}; there are {len(self.times)} steps from 0, "
+                f"and the layers {', '.join(self.layers)}"
+            )
+        return chosen
+
+    def of(self, picture: int) -> "AttentionMaps":
+        """The maps of one of the pictures."""
+        if not 0 <= picture < len(self):
+            raise MaquetteError(f"there are attention maps of {len(self)} pictures, numbered from 0; got {picture}")
+        return self._with({key: Seen(seen.total[picture, None], seen.times) for key, seen in self._seen.items()})
+
+    @staticmethod
+    def join(parts: "Sequence[AttentionMaps]") -> "AttentionMaps":
+        """The maps of all pictures of several batches that were painted alike."""
+        keys = parts[0]._seen
+        return parts[0]._with(
+            {key: Seen(torch.cat([part._seen[key].total for part in parts]), seen.times) for key, seen in keys.items()}
+        )
+
+    def _with(self, seen: dict[tuple[str, int], Seen]) -> "AttentionMaps":
+        other = AttentionMaps(self.words, self.rows, memory=self._memory)
+        other.times, other._sizes, other._seen = self.times, self._sizes, seen
+        return other
+
+    def watch(self, denoise: Denoiser, network: nn.Module) -> Denoiser:
+        """The same answers, and what `network` looked at on the way to them is recorded."""
+
+        def watched(x: Tensor, level: Level, conditioning: Conditioning) -> Tensor:
+            tokens = conditioning.tokens
+            if tokens is None or not self.words.positions:
+                return denoise(x, level, conditioning)
+            step = self._step(level, x)
+            with watching(network, tokens.shape[1], lambda layer, q, k: self._see(layer, step, q, k)):
+                return denoise(x, level, conditioning)
+
+        return watched
+
+    def _step(self, level: Level, x: Tensor) -> int:
+        """The number of this noise level; that of the step before, if it was asked there already."""
+        now = float(level.t), (x.shape[2], x.shape[3])
+        if not self.times or now != (self.times[-1], self._sizes[-1]):
+            self.times.append(now[0])
+            self._sizes.append(now[1])
+        return len(self.times) - 1
+
+    @torch.no_grad()
+    def _see(self, layer: str, step: int, q: Tensor, k: Tensor) -> None:
+        shares = probabilities(q[self.rows], k[self.rows], self.words.positions).transpose(1, 2)
+        maps = _at_most(shares.unflatten(2, grid(shares.shape[2], *self._sizes[step])).cpu(), self._side)
+        known = self._seen.get((layer, step))
+        if known is None:
+            self._seen[layer, step] = Seen(maps)
+            self._numbers += maps.numel()
+        else:
+            known.total, known.times = known.total + maps, known.times + 1
+        while self._side > 1 and maps.element_size() * self._numbers > self._memory:
+            self._side = max(max(seen.total.shape[2:]) for seen in self._seen.values()) // 2
+            for seen in self._seen.values():
+                seen.total = _at_most(seen.total, self._side)
+            self._numbers = sum(seen.total.numel() for seen in self._seen.values())
+
+
+@contextmanager
+def recorded(model: "Model", prompt: str, *, rows: slice = FIRST) -> Iterator[AttentionMaps]:
+    """Record where a model looks for the words of a prompt, while pictures of one batch are painted from it.
+
+        with recorded(model, "a cat and a dog") as maps:
+            model.txt2img("a cat and a dog")
+        maps["cat"]
+
+    `rows` are those of the batch that are told of the prompt: guidance puts them before the negative ones.
+    """
+    maps, plain = AttentionMaps(find_words(model, prompt), rows), model.denoiser
+    model.denoiser = maps.watch(plain, model.network)
+    try:
+        yield maps
+    finally:
+        model.denoiser = plain
+
+
+@contextmanager
+def watching(network: nn.Module, text: int, see: Callable[[str, Tensor, Tensor], None]) -> Iterator[None]:
+    """Show `see` each attention from the picture to `text` tokens: the layer's name, queries of the picture, all keys.
+
+    Both are (B, heads, L, d); keys of the text come first.
+    """
+    layers = {
+        name: module for name, module in network.named_modules() if isinstance(module, CrossAttention | ATTENDS_JOINTLY)
+    }
+    before = {name: module.attend for name, module in layers.items()}
+
+    def shown(name: str, attend: Attend, first: int) -> Attend:
+        def attend_and_show(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+            see(name, q[:, :, first:], k)
+            return attend(q, k, v)
+
+        return attend_and_show
+
+    try:
+        for name, module in layers.items():
+            module.attend = shown(name, before[name], text if isinstance(module, ATTENDS_JOINTLY) else 0)
+        yield
+    finally:
+        for name, module in layers.items():
+            module.attend = before[name]
+
+
+ATTENDS_JOINTLY = JointBlock | SingleBlock  # their queries and keys are of the text, then of the picture
+
+
+def probabilities(q: Tensor, k: Tensor, keys: Sequence[int]) -> Tensor:
+    """softmax(q k^T / sqrt(d)) at some of the keys, as a mean over the heads: (B, queries, len(keys)), float32.
+
+    q, k: (B, heads, L, d). As many heads, or else queries, are taken at a time as memory allows.
+    """
+    batch, heads, queries, width = q.shape
+    room = max(AT_ONCE // (batch * k.shape[2]), 1)
+    total = torch.zeros(batch, queries, len(keys), device=q.device)
+    wanted = torch.tensor(keys, device=q.device)
+    heads_at_once, queries_at_once = max(room // queries, 1), min(room, queries)
+    for q_heads, k_heads in zip(q.split(heads_at_once, 1), k.split(heads_at_once, 1), strict=True):
+        sums = total.split(queries_at_once, 1)
+        for part, out in zip(q_heads.split(queries_at_once, 2), sums, strict=True):
+            scores = part.float() @ k_heads.float().mT * width**-0.5
+            out += scores.softmax(dim=-1)[..., wanted].sum(1)
+    return total / heads
+
+
+def grid(count: int, height: int, width: int) -> tuple[int, int]:
+    """Rows and columns of `count` places on a latent, whose sides are halved, rounding up, until there are so many."""
+    rows, columns = height, width
+    while rows * columns > count:
+        rows, columns = -(-rows // 2), -(-columns // 2)
+    if rows * columns != count:
+        raise MaquetteError(
+            f"attention over {count} places is no grid on a latent of {height} x {width}; it cannot be drawn as a map"
+        )
+    return rows, columns
+
+
+def _at_most(maps: Tensor, side: float) -> Tensor:
+    """Maps (..., h, w) halved until no side is longer."""
+    while max(maps.shape[-2:]) > side:
+        height, width = maps.shape[-2:]
+        maps = F.adaptive_avg_pool2d(maps, (-(-height // 2), -(-width // 2)))
+    return maps
