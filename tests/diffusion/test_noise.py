@@ -1,3 +1,4 @@
+import hashlib
 import math
 
 import pytest
@@ -69,3 +70,11 @@ def test_mistakes_say_what_to_do() -> None:
         SeededNoise([-1])
     with pytest.raises(MaquetteError, match="state of 1 pictures for 2"):
         SeededNoise([1, 2]).restore(SeededNoise([1]).state())
+
+
+def test_golden_hashes() -> None:
+    """The start and the first step, in quarters, so that the last bits of a machine's logarithm do not count."""
+    noise = SeededNoise([0, 7, 2**63 - 1])
+    draws = [noise.start(SHAPE), noise(torch.zeros(3, *SHAPE), FROM, TO)]
+    digests = [hashlib.sha256(draw.mul(4).round().to(torch.int32).numpy().tobytes()).hexdigest() for draw in draws]
+    assert [digest[:12] for digest in digests] == ["e98862f655da", "122528038e47"]
