@@ -22,7 +22,7 @@ from maquette.engine.recognise import Wishes, recognise
 from maquette.engine.report import describe_file
 from maquette.errors import MaquetteError
 from maquette.families.known import FAMILIES
-from maquette.models import published, published_transformers
+from maquette.models import published
 from maquette.weights.safetensors_file import write_safetensors
 from maquette.weights.view import InMemory, Weights, prefixed, union
 
@@ -60,14 +60,14 @@ DENOISERS = {
     "sdxl": (kinds.UNET, published.SDXL_UNET),
     "sdxl-inpaint": (kinds.UNET, replace(published.SDXL_UNET, in_channels=9)),
     "sdxl-refiner": (kinds.UNET, published.SDXL_REFINER_UNET),
-    "sd3": (kinds.MMDIT, published_transformers.SD3_MEDIUM),
-    "sd3.5-medium": (kinds.MMDIT, published_transformers.SD35_MEDIUM),
-    "sd3.5-large": (kinds.MMDIT, published_transformers.SD35_LARGE),
-    "flux-dev": (kinds.FLUX, published_transformers.FLUX_DEV),
-    "flux-schnell": (kinds.FLUX, published_transformers.FLUX_SCHNELL),
-    "flux-fill": (kinds.FLUX, published_transformers.FLUX_FILL),
-    "flux-control": (kinds.FLUX, published_transformers.FLUX_CONTROL),
-    "dit": (kinds.DIT, published_transformers.DIT["DiT-XL/2"]),
+    "sd3": (kinds.MMDIT, published.SD3_MEDIUM),
+    "sd3.5-medium": (kinds.MMDIT, published.SD35_MEDIUM),
+    "sd3.5-large": (kinds.MMDIT, published.SD35_LARGE),
+    "flux-dev": (kinds.FLUX, published.FLUX_DEV),
+    "flux-schnell": (kinds.FLUX, published.FLUX_SCHNELL),
+    "flux-fill": (kinds.FLUX, published.FLUX_FILL),
+    "flux-control": (kinds.FLUX, published.FLUX_CONTROL),
+    "dit": (kinds.DIT, published.DIT["DiT-XL/2"]),
 }
 
 

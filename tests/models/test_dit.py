@@ -9,7 +9,7 @@ from maquette.errors import MaquetteError
 from maquette.models import dit_config
 from maquette.models.dit import DiT, DiTSpec, class_vector
 from maquette.models.dit_names import DIALECTS, DIFFUSERS, ORIGINAL, spec_from_weights
-from maquette.models.published_transformers import DIT
+from maquette.models.published import DIT
 from maquette.nn.patch import grid_positions
 from maquette.weights.view import InMemory
 

@@ -7,7 +7,7 @@ import torch
 from diffusers import AutoencoderKL
 from references import compare
 
-from maquette.models import published_first_stages as published
+from maquette.models import published
 from maquette.models.vae import VAE
 from maquette.models.vae_config import VAEConfig, from_config, to_config
 from maquette.models.vae_names import DIALECTS, DIFFUSERS, spec_from_weights

@@ -10,7 +10,7 @@ from maquette.errors import MaquetteError
 from maquette.models import flux_config
 from maquette.models.flux import Flux
 from maquette.models.flux_names import DIALECTS, DIFFUSERS, ORIGINAL, spec_from_weights
-from maquette.models.published_transformers import FLUX_CONTROL, FLUX_DEV, FLUX_FILL, FLUX_SCHNELL
+from maquette.models.published import FLUX_CONTROL, FLUX_DEV, FLUX_FILL, FLUX_SCHNELL
 from maquette.weights.dialect import read
 from maquette.weights.view import InMemory
 

@@ -8,7 +8,7 @@ from references import relative_error
 from transformer_references import KINDS, randomise
 
 from maquette.models.dit import DiTSpec
-from maquette.models.published_transformers import FLUX_DEV, SD3_MEDIUM, T5_XXL
+from maquette.models.published import FLUX_DEV, SD3_MEDIUM, T5_XXL
 
 SPECS = {
     "sd3.5": replace(SD3_MEDIUM, width=128, heads=2, layers=3, context=96, vector=48, grid=10, qk_norm=True, dual=(0,)),

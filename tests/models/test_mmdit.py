@@ -10,7 +10,7 @@ from maquette.errors import MaquetteError
 from maquette.models import mmdit_config
 from maquette.models.mmdit import MMDiT
 from maquette.models.mmdit_names import DIALECTS, DIFFUSERS, ORIGINAL, spec_from_weights
-from maquette.models.published_transformers import SD3_MEDIUM, SD35_LARGE, SD35_MEDIUM
+from maquette.models.published import SD3_MEDIUM, SD35_LARGE, SD35_MEDIUM
 from maquette.weights.view import InMemory
 
 SMALL = replace(SD3_MEDIUM, width=128, heads=2, layers=3, context=96, vector=48, grid=10)

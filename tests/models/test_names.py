@@ -39,7 +39,7 @@ COUNTS = {
 }
 
 SPECS = {
-    **{name.removesuffix("_UNET").lower(): getattr(published, name) for name in dir(published) if name.isupper()},
+    **{name.removesuffix("_UNET").lower(): its for name, its in vars(published).items() if type(its) in DIALECTS},
     **{name.lower(): getattr(r, name) for name in dir(r) if name.startswith(("SMALL_", "MINI_"))},
 }
 

@@ -6,7 +6,7 @@ from transformer_references import compare, randomise, t5_reference
 
 from maquette.errors import MaquetteError
 from maquette.models import t5_config
-from maquette.models.published_transformers import T5_XXL
+from maquette.models.published import T5_XXL
 from maquette.models.t5 import T5, bucket
 from maquette.models.t5_names import DIALECTS, spec_from_weights
 from maquette.weights.view import InMemory

@@ -9,8 +9,7 @@ from diffusers.loaders.single_file_utils import convert_ldm_vae_checkpoint
 from references import noise, randomise, relative_error
 
 from maquette.errors import MaquetteError
-from maquette.models import published_first_stages as published
-from maquette.models import vq_config
+from maquette.models import published, vq_config
 from maquette.models.vq import BETA, VQ, Quantiser, VQSpec, usage
 from maquette.models.vq_config import VQConfig, from_config, to_config
 from maquette.models.vq_names import DIALECTS, DIFFUSERS, ORIGINAL, spec_from_weights

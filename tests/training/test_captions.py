@@ -80,8 +80,8 @@ def test_captions_are_many_and_depend_on_the_generator_alone() -> None:
 
 def test_each_relation_has_at_least_eight_templates() -> None:
     for module in (english, chinese):
-        for phrases, sentences in module.TEMPLATES.values():
-            assert len(set(phrases + sentences)) >= 8
+        for wording in module.TEMPLATES.values():
+            assert len(set(wording.phrases + wording.sentences)) >= 8
         for phrases, sentences in (
             (module.CENTRED, module.CENTRED_SENTENCES),
             (module.PLACED, module.PLACED_SENTENCES),

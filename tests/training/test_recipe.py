@@ -2,7 +2,6 @@
 
 import json
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -125,46 +124,41 @@ def test_the_pool_knows_its_encoder_but_not_its_decoder(tmp_path: Path) -> None:
         assert (run._mark() == mark) is same, name
 
 
-def changed(old: str, new: str) -> Callable[[str], str]:
-    def change(text: str) -> str:
-        assert text.count(old) >= 1
-        return text.replace(old, new, 1)
-
-    return change
-
-
-WRONG: dict[str, tuple[Callable[[str], str], str]] = {
-    "unknown field": (changed("threads = 1", "thread = 1"), "thread: Extra inputs are not permitted"),
-    "unknown field of a stage": (changed("batch = 4", "batches = 4"), "clip.batches: Extra inputs are not permitted"),
-    "unknown field of a shape": (changed("middle = 1", "midle = 1"), r"shapes\.unet\.midle: Unexpected keyword"),
-    "unknown field of an optimiser": (changed("warmup = 2", "warm = 2"), r"optimiser\.warm: Extra inputs"),
-    "missing field": (changed("steps = 4\n", ""), "clip.steps: Field required"),
-    "wrong type": (changed("steps = 4", 'steps = "many"'), "clip.steps: Input should be a valid integer"),
-    "no steps": (changed("steps = 4", "steps = 0"), "clip.steps: Input should be greater than 0"),
+WRONG: dict[str, tuple[str, str, str]] = {  # a part of the recipe, what stands in its place, the complaint
+    "unknown field": ("threads = 1", "thread = 1", "thread: Extra inputs are not permitted"),
+    "unknown field of a stage": ("batch = 4", "batches = 4", "clip.batches: Extra inputs are not permitted"),
+    "unknown field of a shape": ("middle = 1", "midle = 1", r"shapes\.unet\.midle: Unexpected keyword"),
+    "unknown field of an optimiser": ("warmup = 2", "warm = 2", r"optimiser\.warm: Extra inputs"),
+    "missing field": ("steps = 4\n", "", "clip.steps: Field required"),
+    "wrong type": ("steps = 4", 'steps = "many"', "clip.steps: Input should be a valid integer"),
+    "no steps": ("steps = 4", "steps = 0", "clip.steps: Input should be greater than 0"),
     "a rate that is none": (
-        changed("warmup = 2", "rate = nan"),
+        "warmup = 2",
+        "rate = nan",
         r"clip\.optimiser\.rate: Input should be greater than 0",
     ),
-    "an impossible beta": (changed("warmup = 2", "betas = [0.9, 1.0]"), "Input should be less than 1"),
-    "no such network": (changed("groups = 4", "groups = 3"), "vae: there is no such network .*divisible"),
-    "heads that do not divide": (changed("heads = 2\nhidden", "heads = 5\nhidden"), "text: there is no such network"),
-    "heads of the unet": (changed("heads = 2\ngroups", "heads = 3\ngroups"), "unet: there is no such network"),
-    "blocks that do not pair": (changed("[1, 1], [0, 0]", "[1], [0, 0]"), "unet: there is no such network"),
+    "an impossible beta": ("warmup = 2", "betas = [0.9, 1.0]", "Input should be less than 1"),
+    "no such network": ("groups = 4", "groups = 3", "vae: there is no such network .*divisible"),
+    "heads that do not divide": ("heads = 2\nhidden", "heads = 5\nhidden", "text: there is no such network"),
+    "heads of the unet": ("heads = 2\ngroups", "heads = 3\ngroups", "unet: there is no such network"),
+    "blocks that do not pair": ("[1, 1], [0, 0]", "[1], [0, 0]", "unet: there is no such network"),
     "context of another width": (
-        changed("context = 32", "context = 48"),
+        "context = 32",
+        "context = 48",
         r"text\.width and unet\.context must be equal",
     ),
-    "towers that do not meet": (changed("projection = 24", "projection = 16"), "projection must be equal"),
-    "pictures of another size": (changed("size = 128", "size = 64"), "must be equal, and are 64 and 128"),
-    "a pool below a batch": (changed("pool = 70", "pool = 3"), "the pool of 3 scenes does not fill a batch of 4"),
-    "no TOML": (changed("[clip]", "[clip"), "is not a TOML file"),
+    "towers that do not meet": ("projection = 24", "projection = 16", "projection must be equal"),
+    "pictures of another size": ("size = 128", "size = 64", "must be equal, and are 64 and 128"),
+    "a pool below a batch": ("pool = 70", "pool = 3", "the pool of 3 scenes does not fill a batch of 4"),
+    "no TOML": ("[clip]", "[clip", "is not a TOML file"),
 }
 
 
-@pytest.mark.parametrize(("change", "complaint"), WRONG.values(), ids=WRONG)
-def test_a_wrong_recipe_is_one_clear_line(change: Callable[[str], str], complaint: str, tmp_path: Path, capsys) -> None:
+@pytest.mark.parametrize(("right", "wrong", "complaint"), WRONG.values(), ids=WRONG)
+def test_a_wrong_recipe_is_one_clear_line(right: str, wrong: str, complaint: str, tmp_path: Path, capsys) -> None:
     path = write_recipe(tmp_path / "wrong.toml")
-    path.write_text(change(path.read_text()))
+    assert right in path.read_text()
+    path.write_text(path.read_text().replace(right, wrong, 1))
     with pytest.raises(MaquetteError, match=f"wrong.toml: .*{complaint}"):
         Recipe.read(path)
     assert command(["train", str(path), "--out", str(tmp_path / "run")]) == 2

@@ -165,25 +165,25 @@ def _write_folder(
     index: dict[str, Any] = {"_class_name": family.pipeline, "_diffusers_version": VERSION}
     denoiser = _piece(found, "denoiser", dtype)
     name = "unet" if denoiser.kind.classes == ("UNet2DConditionModel",) else "transformer"
-    index[name] = _write_network(folder / name, denoiser, "diffusers", denoiser.kind.to_config(denoiser.spec))
+    index[name] = write_network(folder / name, denoiser, "diffusers", denoiser.kind.to_config(denoiser.spec))
     if "vae" in found.parts:
         vae = _piece(found, "vae", dtype)
         config = _vae_config(vae, family.latent)
-        index["vae"] = _write_network(folder / "vae", vae, "diffusers", config)
+        index["vae"] = write_network(folder / "vae", vae, "diffusers", config)
     for reading in _readings(found, family):
         piece = _folder_encoder(_piece(found, reading.part, dtype), reading, found)
         config = piece.kind.to_config(piece.spec)
-        index[reading.part] = _write_network(folder / reading.part, piece, TRANSFORMERS, config, ENCODER_FILE)
+        index[reading.part] = write_network(folder / reading.part, piece, TRANSFORMERS, config, ENCODER_FILE)
         words = reading.part.replace("text_encoder", "tokenizer")
         tokenizer = find_tokenizer(reading, found.parts[reading.part].spec, found.path, tokenizers)
         tokenizer.write(folder / words)
         index[words] = [TRANSFORMERS, "CLIPTokenizer" if reading.kind == "clip" else "T5TokenizerFast"]
     scheduler = scheduler_config(family.process, family.prediction, by_size=family.shift_by_size)
-    _write_json(folder / "scheduler/scheduler_config.json", scheduler)
+    write_json(folder / "scheduler/scheduler_config.json", scheduler)
     index["scheduler"] = ["diffusers", scheduler["_class_name"]]
     if family.zero_empty_negative:
         index["force_zeros_for_empty_prompt"] = True
-    _write_json(folder / INDEX, index)
+    write_json(folder / INDEX, index)
 
 
 def _folder_encoder(piece: Piece, reading: Reading, found: Recognition) -> Piece:
@@ -202,18 +202,19 @@ def _vae_config(piece: Piece, latent: Latent) -> dict[str, Any]:
     return to_config(VAEConfig(piece.spec, latent.scale, latent.shift, latent.overflows))
 
 
-def _write_network(
+def write_network(
     folder: Path, piece: Piece, layout: str, config: Mapping[str, Any], file: str = NETWORK_FILE
 ) -> list[str]:
-    """Write one part; the library and the class that model_index.json names."""
+    """Write a part of a folder, its weights and their config; the library and the class that the index names."""
     theirs = piece.named(layout)
-    _write_json(folder / "config.json", config)
+    write_json(folder / "config.json", config)
     write_safetensors(folder / file, theirs, {"format": "pt"})
     if "architectures" in config:
         return [TRANSFORMERS, str(config["architectures"][0])]
     return ["diffusers", str(config["_class_name"])]
 
 
-def _write_json(path: Path, value: Mapping[str, Any]) -> None:
+def write_json(path: Path, value: Mapping[str, Any]) -> None:
+    """Write JSON for people to read too."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(value, indent=2) + "\n", "utf-8")

@@ -96,36 +96,23 @@ def _t5_targets(network: T5, position: int) -> list[Target]:
     return targets(network, (table,), roots=(f"text_encoder_{position}",), kohya=(f"lora_te{position}", "lora_te3"))
 
 
-FLUX = Kind(
-    name="FLUX transformer",
-    role="denoiser",
-    network=Flux,
-    dialects=flux_names.DIALECTS,
-    classes=("FluxTransformer2DModel",),
-    from_config=_spec(flux_config.from_config),
-    to_config=flux_config.to_config,
-    targets=_transformer_targets(flux_names),
-)
-MMDIT = Kind(
-    name="MM-DiT",
-    role="denoiser",
-    network=MMDiT,
-    dialects=mmdit_names.DIALECTS,
-    classes=("SD3Transformer2DModel",),
-    from_config=_spec(mmdit_config.from_config),
-    to_config=mmdit_config.to_config,
-    targets=_transformer_targets(mmdit_names),
-)
-DIT = Kind(
-    name="DiT",
-    role="denoiser",
-    network=DiT,
-    dialects=dit_names.DIALECTS,
-    classes=("DiTTransformer2DModel",),
-    from_config=_spec(dit_config.from_config),
-    to_config=dit_config.to_config,
-    targets=_transformer_targets(dit_names),
-)
+def _transformer(name: str, network: type[Any], names: Any, config: Any, their_class: str) -> Kind:
+    """A transformer that denoises, by the modules of its names and of its config."""
+    return Kind(
+        name=name,
+        role="denoiser",
+        network=network,
+        dialects=names.DIALECTS,
+        classes=(their_class,),
+        from_config=_spec(config.from_config),
+        to_config=config.to_config,
+        targets=_transformer_targets(names),
+    )
+
+
+FLUX = _transformer("FLUX transformer", Flux, flux_names, flux_config, "FluxTransformer2DModel")
+MMDIT = _transformer("MM-DiT", MMDiT, mmdit_names, mmdit_config, "SD3Transformer2DModel")
+DIT = _transformer("DiT", DiT, dit_names, dit_config, "DiTTransformer2DModel")
 UNET = Kind(
     name="U-Net",
     role="denoiser",

@@ -9,7 +9,7 @@ from maquette.diffusion.process import Discrete
 from maquette.errors import MaquetteError
 from maquette.families.family import Defaults, Encoding, Family, Told
 from maquette.models.dit import DiTSpec, class_vector
-from maquette.models.published_transformers import DIT
+from maquette.models.published import DIT
 
 
 def condition(texts: Sequence[Encoding | None], told: Told) -> Conditioning:

@@ -12,7 +12,7 @@ from maquette.diffusion.process import RectifiedFlow
 from maquette.errors import MaquetteError
 from maquette.families.family import Defaults, Encoding, Family, Latent, Reading, Told
 from maquette.models.flux import FluxSpec
-from maquette.models.published_transformers import FLUX_CONTROL, FLUX_DEV, FLUX_FILL, FLUX_SCHNELL
+from maquette.models.published import FLUX_CONTROL, FLUX_DEV, FLUX_FILL, FLUX_SCHNELL
 
 
 def condition(texts: Sequence[Encoding | None], told: Told) -> Conditioning:

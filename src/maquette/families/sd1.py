@@ -1,6 +1,6 @@
 """Stable Diffusion 1.x (Rombach et al. 2022): CLIP ViT-L's last states steer a U-Net that predicts the noise."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -28,6 +28,17 @@ def matches_sd1(spec: Any, channels: int) -> bool:
     )
 
 
+def inpainting(base: Family, title: str, unet: UNetSpec, matches: Callable[[Any, int], bool]) -> Family:
+    """The family whose network also reads the mask and what is left of the picture."""
+    return replace(
+        base,
+        name=f"{base.name}-inpaint",
+        pipeline=base.pipeline.replace("Pipeline", "InpaintPipeline"),
+        matches=lambda spec: matches(spec, INPAINT_CHANNELS),
+        published={f"{title} inpainting": replace(unet, in_channels=INPAINT_CHANNELS)},
+    )
+
+
 SD1 = Family(
     name="sd1",
     pipeline="StableDiffusionPipeline",
@@ -39,10 +50,4 @@ SD1 = Family(
     condition=last_states,
     defaults=Defaults(steps=30, guidance=7.5, sampler="dpmpp_2m", schedule="karras", width=512, height=512),
 )
-SD1_INPAINT = replace(
-    SD1,
-    name="sd1-inpaint",
-    pipeline="StableDiffusionInpaintPipeline",
-    matches=lambda spec: matches_sd1(spec, INPAINT_CHANNELS),
-    published={"Stable Diffusion 1.x inpainting": replace(SD1_UNET, in_channels=INPAINT_CHANNELS)},
-)
+SD1_INPAINT = inpainting(SD1, "Stable Diffusion 1.x", SD1_UNET, matches_sd1)

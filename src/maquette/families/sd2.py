@@ -8,7 +8,7 @@ from typing import Any
 
 from maquette.diffusion.prediction import EPSILON, V
 from maquette.families.family import Reading
-from maquette.families.sd1 import INPAINT_CHANNELS, SD1
+from maquette.families.sd1 import SD1, inpainting
 from maquette.models.published import SD2_UNET
 from maquette.models.unet import UNetSpec
 
@@ -36,13 +36,7 @@ SD2_V = replace(
     defaults=replace(SD1.defaults, width=768, height=768),
 )
 SD2 = replace(SD2_V, name="sd2", prediction=EPSILON, defaults=SD1.defaults)
-SD2_INPAINT = replace(
-    SD2,
-    name="sd2-inpaint",
-    pipeline="StableDiffusionInpaintPipeline",
-    matches=lambda spec: matches_sd2(spec, INPAINT_CHANNELS),
-    published={"Stable Diffusion 2 inpainting": replace(SD2_UNET, in_channels=INPAINT_CHANNELS)},
-)
+SD2_INPAINT = inpainting(SD2, "Stable Diffusion 2", SD2_UNET, matches_sd2)
 SD2_DEPTH = replace(
     SD2,
     name="sd2-depth",

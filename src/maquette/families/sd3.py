@@ -12,7 +12,7 @@ from maquette.diffusion.prediction import VELOCITY
 from maquette.diffusion.process import RectifiedFlow
 from maquette.families.family import Defaults, Encoding, Family, Latent, Reading, Told
 from maquette.models.mmdit import MMDiTSpec
-from maquette.models.published_transformers import SD3_MEDIUM, SD35_LARGE, SD35_MEDIUM
+from maquette.models.published import SD3_MEDIUM, SD35_LARGE, SD35_MEDIUM
 
 LONGEST = 256  # tokens of T5, as diffusers reads them; Stability's code takes 77 and more where a text needs them
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from maquette.diffusion.conditioning import Conditioning
 from maquette.families.family import Encoding, Latent, Reading, Told
-from maquette.families.sd1 import INPAINT_CHANNELS, SD1
+from maquette.families.sd1 import SD1, inpainting
 from maquette.models.published import SDXL_REFINER_UNET, SDXL_UNET, SSD_1B_UNET
 from maquette.models.unet import UNetSpec
 from maquette.nn.embed import sinusoids
@@ -77,13 +77,7 @@ SDXL = replace(
     defaults=replace(SD1.defaults, guidance=5.0, width=1024, height=1024),
     zero_empty_negative=True,
 )
-SDXL_INPAINT = replace(
-    SDXL,
-    name="sdxl-inpaint",
-    pipeline="StableDiffusionXLInpaintPipeline",
-    matches=lambda spec: matches_sdxl(spec, INPAINT_CHANNELS),
-    published={"SDXL inpainting": replace(SDXL_UNET, in_channels=INPAINT_CHANNELS)},
-)
+SDXL_INPAINT = inpainting(SDXL, "SDXL", SDXL_UNET, matches_sdxl)
 SDXL_REFINER = replace(
     SDXL,
     name="sdxl-refiner",

@@ -4,15 +4,33 @@ The options of a whole CLIPModel, which holds both towers, are read too.
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from maquette.errors import MaquetteError
 from maquette.models.clip import CLIPImageSpec, CLIPTextSpec
-from maquette.models.config import Config
+from maquette.models.config import Config, Numbers, as_options
 
 EPS = 1e-5
 ACTIVATIONS = ("quick_gelu", "gelu")
 LARGEST_ID = 2  # transformers reads this end-of-text id, wrong in the published configs, as "the largest id"
+TEXT: Numbers = {
+    "vocabulary": ("vocab_size", 49408),
+    "positions": ("max_position_embeddings", 77),
+    "width": ("hidden_size", 512),
+    "layers": ("num_hidden_layers", 12),
+    "heads": ("num_attention_heads", 8),
+    "hidden": ("intermediate_size", 2048),
+    "end": ("eos_token_id", 49407),
+}
+IMAGE: Numbers = {
+    "size": ("image_size", 224),
+    "patch": ("patch_size", 32),
+    "width": ("hidden_size", 768),
+    "layers": ("num_hidden_layers", 12),
+    "heads": ("num_attention_heads", 12),
+    "hidden": ("intermediate_size", 3072),
+}
 
 
 def text_from_config(options: Mapping[str, Any], where: str = "config.json") -> CLIPTextSpec:
@@ -22,19 +40,8 @@ def text_from_config(options: Mapping[str, Any], where: str = "config.json") -> 
         MaquetteError: an option is damaged, or asks for what the network does not compute.
     """
     config, projection = _tower(options, where, "text_config")
-    vocabulary = config.integer("vocab_size", 49408)
-    end = config.integer("eos_token_id", 49407)
-    return CLIPTextSpec(
-        vocabulary=vocabulary,
-        positions=config.integer("max_position_embeddings", 77),
-        width=config.integer("hidden_size", 512),
-        layers=config.integer("num_hidden_layers", 12),
-        heads=config.integer("num_attention_heads", 8),
-        hidden=config.integer("intermediate_size", 2048),
-        activation=_activation(config),
-        projection=projection,
-        end=vocabulary - 1 if end == LARGEST_ID else end,
-    )
+    spec = CLIPTextSpec(**config.numbered(TEXT), activation=_activation(config), projection=projection)
+    return replace(spec, end=spec.vocabulary - 1) if spec.end == LARGEST_ID else spec
 
 
 def image_from_config(options: Mapping[str, Any], where: str = "config.json") -> CLIPImageSpec:
@@ -45,16 +52,8 @@ def image_from_config(options: Mapping[str, Any], where: str = "config.json") ->
     """
     config, projection = _tower(options, where, "vision_config")
     config.expect({"num_channels": 3})
-    return CLIPImageSpec(
-        size=config.integer("image_size", 224),
-        patch=config.integer("patch_size", 32),
-        width=config.integer("hidden_size", 768),
-        layers=config.integer("num_hidden_layers", 12),
-        heads=config.integer("num_attention_heads", 12),
-        hidden=config.integer("intermediate_size", 3072),
-        activation=_activation(config),
-        projection=config.integer("projection_dim", 512) if projection is None else projection,
-    )
+    projection = config.integer("projection_dim", 512) if projection is None else projection
+    return CLIPImageSpec(**config.numbered(IMAGE), activation=_activation(config), projection=projection)
 
 
 def _tower(options: Mapping[str, Any], where: str, part: str) -> tuple[Config, int | None]:
@@ -93,16 +92,10 @@ def text_to_config(spec: CLIPTextSpec) -> dict[str, Any]:
     return {
         "architectures": ["CLIPTextModelWithProjection" if spec.projection else "CLIPTextModel"],
         "model_type": "clip_text_model",
-        "vocab_size": spec.vocabulary,
-        "max_position_embeddings": spec.positions,
-        "hidden_size": spec.width,
-        "num_hidden_layers": spec.layers,
-        "num_attention_heads": spec.heads,
-        "intermediate_size": spec.hidden,
+        **as_options(spec, TEXT),
         "hidden_act": spec.activation,
         "layer_norm_eps": EPS,
         "projection_dim": spec.projection or spec.width,
-        "eos_token_id": spec.end,
         "bos_token_id": None,  # nobody reads it, and the default lies beyond small vocabularies
     }
 
@@ -112,12 +105,7 @@ def image_to_config(spec: CLIPImageSpec) -> dict[str, Any]:
     return {
         "architectures": ["CLIPVisionModelWithProjection"],
         "model_type": "clip_vision_model",
-        "image_size": spec.size,
-        "patch_size": spec.patch,
-        "hidden_size": spec.width,
-        "num_hidden_layers": spec.layers,
-        "num_attention_heads": spec.heads,
-        "intermediate_size": spec.hidden,
+        **as_options(spec, IMAGE),
         "hidden_act": spec.activation,
         "layer_norm_eps": EPS,
         "projection_dim": spec.projection,

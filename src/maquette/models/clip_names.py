@@ -5,17 +5,26 @@ layout of the text tower, later versions and some conversions leave out the word
 """
 
 import math
-from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 
 from maquette.errors import MaquetteError
 from maquette.models.clip import CLIPImage, CLIPImageSpec, CLIPText, CLIPTextSpec
-from maquette.weights.dialect import TRANSPOSED, Dialect, Source, Table, counted, join, layers, recognise, size, targets
+from maquette.weights.dialect import (
+    TRANSPOSED,
+    Dialect,
+    Names,
+    Source,
+    Table,
+    counted,
+    join,
+    layers,
+    recognise,
+    size,
+    targets,
+)
 from maquette.weights.lora import Target
 from maquette.weights.view import Weights, describe
-
-Names = Mapping[str, str | Sequence[str]]
 
 LAYER_HF: Names = {
     "norm1": "layer_norm1",

@@ -5,6 +5,14 @@ from typing import Any
 
 from maquette.errors import MaquetteError
 
+Numbers = Mapping[str, tuple[str, int]]
+"""A spec's fields that are whole numbers: what the options call each, and what it is where they do not say it."""
+
+
+def as_options(spec: Any, numbers: Numbers) -> dict[str, int]:
+    """The whole numbers of a spec as options: what `Config.numbered` reads."""
+    return {theirs: getattr(spec, ours) for ours, (theirs, _) in numbers.items()}
+
 
 class Config:
     """The options of one network, which remembers those that were asked for; `where` names the file in messages."""
@@ -29,6 +37,10 @@ class Config:
         if type(value) is not int or value < 1:
             raise self.refuse(name, "expected a whole number above 0")
         return value
+
+    def numbered(self, numbers: Numbers) -> dict[str, int]:
+        """Several whole numbers, by our names."""
+        return {ours: self.integer(theirs, default) for ours, (theirs, default) in numbers.items()}
 
     def integers(self, name: str, count: int | None = None, default: int | None = None) -> tuple[int, ...]:
         """Whole numbers above 0, `count` of them if it is given; one number alone stands for `count` equal ones."""

@@ -11,9 +11,8 @@ from torch import Tensor
 
 from maquette.errors import MaquetteError
 from maquette.models.dit import DiT, DiTSpec
-from maquette.models.joint_names import Names
 from maquette.nn.patch import grid_positions
-from maquette.weights.dialect import Dialect, Table, counted, layers, recognise, size
+from maquette.weights.dialect import Dialect, Names, Table, counted, layers, recognise, size
 from maquette.weights.view import View, Weights, describe
 
 WIDTH_XL, HEAD_WIDTH_XL, HEAD_WIDTH = 1152, 72, 64  # shapes do not tell the heads; XL's are of another width

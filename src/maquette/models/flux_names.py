@@ -7,11 +7,10 @@ from maquette.models.flux import PATCH, Flux, FluxSpec
 from maquette.models.joint_names import (
     EMBEDS_DIFFUSERS,
     FINAL_MODULATION_DIFFUSERS,
-    Names,
     joint_block,
     swapped,
 )
-from maquette.weights.dialect import Dialect, Source, Table, counted, layers, recognise, size
+from maquette.weights.dialect import Dialect, Names, Source, Table, counted, layers, recognise, size
 from maquette.weights.view import Weights, describe
 
 AXES = FluxSpec.axes

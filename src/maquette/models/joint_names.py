@@ -1,14 +1,11 @@
 """What diffusers calls the layers of a joint block, the same in SD3 and in FLUX."""
 
-from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from torch import nn
 
 from maquette.nn.joint import JointBlock
-from maquette.weights.dialect import SWAPPED, Table, join, layers
-
-Names = Mapping[str, str | Sequence[str]]
+from maquette.weights.dialect import SWAPPED, Names, Table, join, layers
 
 IMAGE_DIFFUSERS: Names = {
     "modulation.linear": "norm1.linear",

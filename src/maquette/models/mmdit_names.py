@@ -7,12 +7,11 @@ from maquette.errors import MaquetteError
 from maquette.models.joint_names import (
     EMBEDS_DIFFUSERS,
     FINAL_MODULATION_DIFFUSERS,
-    Names,
     joint_block,
     swapped,
 )
 from maquette.models.mmdit import MMDiT, MMDiTSpec
-from maquette.weights.dialect import Dialect, Source, Table, counted, layers, recognise, size
+from maquette.weights.dialect import Dialect, Names, Source, Table, counted, layers, recognise, size
 from maquette.weights.view import Weights, describe
 
 HEAD_WIDTH = 64  # in every published network; told by the shapes only where queries and keys are normed

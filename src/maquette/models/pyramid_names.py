@@ -4,7 +4,6 @@ They differ in the order of the decoder's levels, in the names of layers, and in
 stored as matrices or as 1 x 1 convolutions, which changes nothing; files of both kinds are read in every layout.
 """
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -13,12 +12,11 @@ from torch import nn
 from maquette.errors import MaquetteError
 from maquette.nn.pyramid import Decoder, Encoder, PyramidSpec, SpatialAttention
 from maquette.nn.resnet import ResBlock
-from maquette.weights.dialect import CONV_1X1, LINEAR, Change, Table, counted, layers, size
+from maquette.weights.dialect import CONV_1X1, LINEAR, Change, Names, Table, counted, layers, size
 from maquette.weights.view import Weights, describe
 
-Names = Mapping[str, str | Sequence[str]]
-
 QUANT: Names = {"quant_conv": "quant_conv", "post_quant_conv": "post_quant_conv"}
+ENDS: Names = {"conv_in": "conv_in", "conv_out": "conv_out"}
 RES: Names = {"norm1": "norm1", "conv1": "conv1", "norm2": "norm2", "conv2": "conv2"}
 
 
@@ -27,18 +25,18 @@ class Layout:
     """What a layout calls each part; a `{}` stands for a number."""
 
     name: str
-    down: str
-    up: str
+    level: str
+    """A level by its way, down or up, and its number."""
     up_from: Literal["lowest", "highest"]
     """The resolution at which the decoder's levels are counted from 0; it computes from the lowest."""
     res: str
     attention: str
-    middle_res: tuple[str, str]
-    middle_attention: str
-    resample: Mapping[str, str]
-    ends: Names
-    res_layers: Names
-    attention_norm: Names
+    middle: tuple[str, str, str]
+    """The blocks at the lowest resolution: a residual one, the attention, which may be missing, a residual one."""
+    resample: str
+    norm_out: str
+    skip: str
+    attention_norm: str
     attention_layers: Names
     change: Change
 
@@ -46,38 +44,34 @@ class Layout:
         """The names of the levels on the way down and up, in the order of computation."""
         numbers = range(len(spec.widths))
         upwards = numbers if self.up_from == "lowest" else numbers[::-1]
-        return {"down": [self.down.format(n) for n in numbers], "up": [self.up.format(n) for n in upwards]}
+        return {way: [self.level.format(way, n) for n in order] for way, order in (("down", numbers), ("up", upwards))}
 
 
 ORIGINAL = Layout(
     name="original",
-    down="down.{}",
-    up="up.{}",
+    level="{}.{}",
     up_from="highest",
     res="block.{}",
     attention="attn.{}",
-    middle_res=("mid.block_1", "mid.block_2"),
-    middle_attention="mid.attn_1",
-    resample={"down": "downsample.conv", "up": "upsample.conv"},
-    ends={"conv_in": "conv_in", "norm_out": "norm_out", "conv_out": "conv_out"},
-    res_layers={**RES, "skip": "nin_shortcut"},
-    attention_norm={"norm": "norm"},
+    middle=("mid.block_1", "mid.attn_1", "mid.block_2"),
+    resample="{}sample.conv",
+    norm_out="norm_out",
+    skip="nin_shortcut",
+    attention_norm="norm",
     attention_layers={"attention.qkv": ("q", "k", "v"), "attention.out": "proj_out"},
     change=CONV_1X1,
 )
 DIFFUSERS = Layout(
     name="diffusers",
-    down="down_blocks.{}",
-    up="up_blocks.{}",
+    level="{}_blocks.{}",
     up_from="lowest",
     res="resnets.{}",
     attention="attentions.{}",
-    middle_res=("mid_block.resnets.0", "mid_block.resnets.1"),
-    middle_attention="mid_block.attentions.0",
-    resample={"down": "downsamplers.0.conv", "up": "upsamplers.0.conv"},
-    ends={"conv_in": "conv_in", "norm_out": "conv_norm_out", "conv_out": "conv_out"},
-    res_layers={**RES, "skip": "conv_shortcut"},
-    attention_norm={"norm": "group_norm"},
+    middle=("mid_block.resnets.0", "mid_block.attentions.0", "mid_block.resnets.1"),
+    resample="{}samplers.0.conv",
+    norm_out="conv_norm_out",
+    skip="conv_shortcut",
+    attention_norm="group_norm",
     attention_layers={"attention.qkv": ("to_q", "to_k", "to_v"), "attention.out": "to_out.0"},
     change=LINEAR,
 )
@@ -99,10 +93,9 @@ def table(layout: Layout, spec: PyramidSpec, encoder: Encoder, decoder: Decoder)
 
 def _half(layout: Layout, network: Encoder | Decoder, half: str, path: str, levels: list[str]) -> Table:
     """One half's sources; `levels` are its levels' names in the order of computation."""
-    sources = layers(network, half, half, layout.ends)
-    res = iter(layout.middle_res)
-    for index, block in enumerate(network.middle):
-        theirs = next(res) if isinstance(block, ResBlock) else layout.middle_attention
+    sources = layers(network, half, half, {**ENDS, "norm_out": layout.norm_out})
+    middle = layout.middle if len(network.middle) == 3 else layout.middle[::2]
+    for index, (block, theirs) in enumerate(zip(network.middle, middle, strict=True)):
         sources |= _block(layout, block, f"{half}.middle.{index}", f"{half}.{theirs}")
     level, position = 0, -1
     for index, block in enumerate(network.get_submodule(path).children()):
@@ -113,24 +106,29 @@ def _half(layout: Layout, network: Encoder | Decoder, half: str, path: str, leve
         elif isinstance(block, SpatialAttention):
             sources |= _block(layout, block, ours, f"{theirs}.{layout.attention.format(position)}")
         else:
-            sources |= layers(block, ours, theirs, {"conv": layout.resample[path]})
+            sources |= layers(block, ours, theirs, {"conv": layout.resample.format(path)})
             level, position = level + 1, -1
     return sources
 
 
 def _block(layout: Layout, block: nn.Module, ours: str, theirs: str) -> Table:
     if not isinstance(block, SpatialAttention):
-        return layers(block, ours, theirs, layout.res_layers)
-    norm = layers(block, ours, theirs, layout.attention_norm)
+        return layers(block, ours, theirs, {**RES, "skip": layout.skip})
+    return attention(layout, block, ours, theirs)
+
+
+def attention(layout: Layout, block: SpatialAttention, ours: str, theirs: str) -> Table:
+    """The sources of one attention over positions."""
+    norm = layers(block, ours, theirs, {"norm": layout.attention_norm})
     return norm | layers(block, ours, theirs, layout.attention_layers, layout.change)
 
 
 def marks(layout: Layout) -> tuple[str, ...]:
     """Names that files in the layout hold; what is in the old diffusers layout holds diffusers' marks too."""
-    first = f"encoder.{layout.down.format(0)}.{layout.res.format(0)}.conv2.weight"
+    first = f"encoder.{layout.level.format('down', 0)}.{layout.res.format(0)}.conv2.weight"
     if layout is not DIFFUSERS_OLD:
         return (first,)
-    return first, f"encoder.{layout.middle_attention}.{layout.attention_layers['attention.qkv'][0]}.weight"
+    return first, f"encoder.{layout.middle[1]}.{layout.attention_layers['attention.qkv'][0]}.weight"
 
 
 def numbers(layout: Layout, view: Weights) -> dict[str, Any]:
@@ -139,15 +137,16 @@ def numbers(layout: Layout, view: Weights) -> dict[str, Any]:
     Raises:
         MaquetteError: a tensor is missing, or 32 groups are impossible.
     """
+    down = layout.level.format("down", "{}")
     res, attention, norm = (
         f"encoder.{name}.weight"
         for name in (
-            f"{layout.down}.{layout.res}.conv2",
-            f"{layout.down}.{layout.attention}.{layout.attention_norm['norm']}",
-            f"{layout.middle_attention}.{layout.attention_norm['norm']}",
+            f"{down}.{layout.res}.conv2",
+            f"{down}.{layout.attention}.{layout.attention_norm}",
+            f"{layout.middle[1]}.{layout.attention_norm}",
         )
     )
-    levels = counted(view, f"encoder.{layout.down}.{layout.res.format(0)}.conv2.weight")
+    levels = counted(view, f"encoder.{down}.{layout.res.format(0)}.conv2.weight")
     widths = tuple(size(view, res.format(level, 0), 0) for level in levels)
     if any(width % PyramidSpec.groups for width in widths):
         raise MaquetteError(

@@ -3,10 +3,20 @@
 from collections.abc import Mapping
 from typing import Any
 
-from maquette.models.config import Config
+from maquette.models.config import Config, Numbers, as_options
 from maquette.models.t5 import EPS, T5Spec
 
 GATED = "gated-gelu"  # transformers means the tanh GELU by it
+NUMBERS: Numbers = {
+    "vocabulary": ("vocab_size", 32128),
+    "width": ("d_model", 512),
+    "layers": ("num_layers", 6),
+    "heads": ("num_heads", 8),
+    "head_width": ("d_kv", 64),
+    "hidden": ("d_ff", 2048),
+    "buckets": ("relative_attention_num_buckets", 32),
+    "distance": ("relative_attention_max_distance", 128),
+}
 
 
 def from_config(options: Mapping[str, Any], where: str = "config.json") -> T5Spec:
@@ -19,16 +29,7 @@ def from_config(options: Mapping[str, Any], where: str = "config.json") -> T5Spe
     if config.get("feed_forward_proj", "relu") != GATED:
         raise config.refuse("feed_forward_proj", f"expected {GATED}, T5 v1.1's")
     config.expect({"layer_norm_epsilon": EPS})
-    return T5Spec(
-        vocabulary=config.integer("vocab_size", 32128),
-        width=config.integer("d_model", 512),
-        layers=config.integer("num_layers", 6),
-        heads=config.integer("num_heads", 8),
-        head_width=config.integer("d_kv", 64),
-        hidden=config.integer("d_ff", 2048),
-        buckets=config.integer("relative_attention_num_buckets", 32),
-        distance=config.integer("relative_attention_max_distance", 128),
-    )
+    return T5Spec(**config.numbered(NUMBERS))
 
 
 def to_config(spec: T5Spec) -> dict[str, Any]:
@@ -36,14 +37,7 @@ def to_config(spec: T5Spec) -> dict[str, Any]:
     return {
         "architectures": ["T5EncoderModel"],
         "model_type": "t5",
-        "vocab_size": spec.vocabulary,
-        "d_model": spec.width,
-        "num_layers": spec.layers,
-        "num_heads": spec.heads,
-        "d_kv": spec.head_width,
-        "d_ff": spec.hidden,
-        "relative_attention_num_buckets": spec.buckets,
-        "relative_attention_max_distance": spec.distance,
+        **as_options(spec, NUMBERS),
         "feed_forward_proj": GATED,
         "layer_norm_epsilon": EPS,
     }

@@ -4,9 +4,8 @@ from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
 
-from maquette.models.joint_names import Names
 from maquette.models.t5 import T5, T5Spec
-from maquette.weights.dialect import Dialect, Table, counted, layers, recognise, size
+from maquette.weights.dialect import Dialect, Names, Table, counted, layers, recognise, size
 from maquette.weights.view import Weights
 
 
@@ -20,19 +19,23 @@ class Layout(NamedTuple):
     layers: Names
 
 
+LAYER = {  # ours: transformers', llama.cpp's
+    "norm1": ("0.layer_norm", "attn_norm"),
+    "attention.qkv": (
+        ("0.SelfAttention.q", "0.SelfAttention.k", "0.SelfAttention.v"),
+        ("attn_q", "attn_k", "attn_v"),
+    ),
+    "attention.out": ("0.SelfAttention.o", "attn_o"),
+    "norm2": ("1.layer_norm", "ffn_norm"),
+    "mlp.up": (("1.DenseReluDense.wi_0", "1.DenseReluDense.wi_1"), ("ffn_gate", "ffn_up")),
+    "mlp.down": ("1.DenseReluDense.wo", "ffn_down"),
+}
 TRANSFORMERS = Layout(
     token_embedding="shared",
     position_bias="encoder.block.0.layer.0.SelfAttention.relative_attention_bias",
     final_norm="encoder.final_layer_norm",
     layer="encoder.block.{}.layer",
-    layers={
-        "norm1": "0.layer_norm",
-        "attention.qkv": ("0.SelfAttention.q", "0.SelfAttention.k", "0.SelfAttention.v"),
-        "attention.out": "0.SelfAttention.o",
-        "norm2": "1.layer_norm",
-        "mlp.up": ("1.DenseReluDense.wi_0", "1.DenseReluDense.wi_1"),
-        "mlp.down": "1.DenseReluDense.wo",
-    },
+    layers={ours: theirs for ours, (theirs, _) in LAYER.items()},
 )
 STABILITY = TRANSFORMERS._replace(token_embedding="encoder.embed_tokens")
 LLAMA = Layout(
@@ -40,14 +43,7 @@ LLAMA = Layout(
     position_bias="enc.blk.0.attn_rel_b",
     final_norm="enc.output_norm",
     layer="enc.blk.{}",
-    layers={
-        "norm1": "attn_norm",
-        "attention.qkv": ("attn_q", "attn_k", "attn_v"),
-        "attention.out": "attn_o",
-        "norm2": "ffn_norm",
-        "mlp.up": ("ffn_gate", "ffn_up"),
-        "mlp.down": "ffn_down",
-    },
+    layers={ours: theirs for ours, (_, theirs) in LAYER.items()},
 )
 
 

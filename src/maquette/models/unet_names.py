@@ -4,18 +4,16 @@ Names follow from the network's blocks, so any number of levels, residual blocks
 and the spec can be read back from names and shapes.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator
 from itertools import count
 from typing import NamedTuple
 
 from maquette.errors import MaquetteError
 from maquette.models.unet import SpatialTransformer, UNet, UNetSpec
 from maquette.nn.resnet import ResBlock
-from maquette.weights.dialect import CONV_1X1, LINEAR, Dialect, Table, counted, layers, recognise, size, targets
+from maquette.weights.dialect import CONV_1X1, LINEAR, Dialect, Names, Table, counted, layers, recognise, size, targets
 from maquette.weights.lora import Target
 from maquette.weights.view import Weights, describe
-
-Names = Mapping[str, str | Sequence[str]]
 
 # Layers outside the blocks, and layers of a residual block, in both layouts.
 OUTER_ORIGINAL: Names = {

@@ -6,6 +6,7 @@ import numpy as np
 
 from maquette.training.emoji import Emoji, catalogue
 from maquette.training.scenes import COLOURLESS_STYLES, HUGE, LARGE, SMALL, Background, Relation, Scene, Thing, pick
+from maquette.training.wording import Wording, as_told
 from maquette.training.words import BACKGROUNDS, COLOUR_PREFIXES_ZH, RECOLOURS
 
 TERSE = 0.2
@@ -45,75 +46,83 @@ PLACED_SENTENCES = (
     "{a}，位于{at}",
     "{at}放着{a}",
 )
-LEFT_OF = ("{b}左边的{a}", "{a}右边的{b}", "左边{a}，右边{b}")
-LEFT_OF_SENTENCES = (
-    "{a}在{b}的左边",
-    "{a}在{b}左边",
-    "{a}在{b}的左侧",
-    "{b}在{a}的右边",
-    "{b}在{a}右边",
-    "{b}的左边有{a}",
-    "{a}的右边有{b}",
-    "左边是{a}，右边是{b}",
-    "左边有{a}，右边有{b}",
-    "{A}在左，{B}在右",
-    "{a}位于{b}左边",
-    "从左到右：{A}、{B}",
-)
-ABOVE = ("{b}上面的{a}", "{a}下面的{b}", "上面{a}，下面{b}")
-ABOVE_SENTENCES = (
-    "{a}在{b}的上面",
-    "{a}在{b}上面",
-    "{a}在{b}的上方",
-    "{b}在{a}的下面",
-    "{b}在{a}下面",
-    "{b}在{a}的下方",
-    "{b}的上面有{a}",
-    "{a}的下面有{b}",
-    "上面是{a}，下面是{b}",
-    "{A}在上，{B}在下",
-    "{b}上方有{a}",
-    "从上到下：{A}、{B}",
-)
-AND = ("{a}和{b}", "{a}和{b}", "{a}和{b}", "{a}与{b}", "{a}跟{b}", "{A}和{B}", "{a}、{b}", "并排的{a}和{b}")
-AND_SENTENCES = ("有{a}和{b}", "画{a}和{b}", "{a}挨着{b}", "{a}和{b}在一起", "{a}旁边有{b}", "{a}和{b}并排")
-COPIES = ("{n}", "{n}", "{n}", "一排{n}", "并排的{n}", "一模一样的{n}", "排成一行的{n}", "同样的{n}")
-COPIES_SENTENCES = ("有{n}", "画{n}", "{n}排成一排", "{n}并排在一起", "画面里有{n}")
-ROW = ("{a}、{b}和{c}", "{a}、{b}和{c}", "并排的{a}、{b}和{c}", "一排：{A}、{B}、{C}", "{A}、{B}和{C}")
-ROW_SENTENCES = (
-    "从左到右是{a}、{b}和{c}",
-    "从左到右：{A}、{B}、{C}",
-    "{a}、{b}和{c}排成一排",
-    "左边是{a}，中间是{b}，右边是{c}",
-    "{b}在{a}和{c}中间",
-    "画{a}、{b}和{c}，排成一行",
-)
-COLUMN = ("一列：{A}、{B}、{C}", "竖着排列的{a}、{b}和{c}", "自上而下的{a}、{b}和{c}", "排成一列的{a}、{b}和{c}")
-COLUMN_SENTENCES = (
-    "从上到下是{a}、{b}和{c}",
-    "从上到下：{A}、{B}、{C}",
-    "{a}、{b}和{c}排成一列",
-    "上面是{a}，中间是{b}，下面是{c}",
-    "{a}在{b}上面，{b}在{c}上面",
-    "画{a}、{b}和{c}，竖着排成一列",
-)
-TEMPLATES: dict[Relation, tuple[tuple[str, ...], tuple[str, ...]]] = {
-    "left of": (LEFT_OF, LEFT_OF_SENTENCES),
-    "above": (ABOVE, ABOVE_SENTENCES),
-    "and": (AND, AND_SENTENCES),
-    "copies": (COPIES, COPIES_SENTENCES),
-    "row": (ROW, ROW_SENTENCES),
-    "column": (COLUMN, COLUMN_SENTENCES),
+TEMPLATES: dict[Relation, Wording] = {
+    "left of": Wording(
+        phrases=("{b}左边的{a}", "{a}右边的{b}", "左边{a}，右边{b}"),
+        sentences=(
+            "{a}在{b}的左边",
+            "{a}在{b}左边",
+            "{a}在{b}的左侧",
+            "{b}在{a}的右边",
+            "{b}在{a}右边",
+            "{b}的左边有{a}",
+            "{a}的右边有{b}",
+            "左边是{a}，右边是{b}",
+            "左边有{a}，右边有{b}",
+            "{A}在左，{B}在右",
+            "{a}位于{b}左边",
+            "从左到右：{A}、{B}",
+        ),
+        terse=("{A}在{B}左边", "{B}在{A}右边", "左边{A}右边{B}"),
+    ),
+    "above": Wording(
+        phrases=("{b}上面的{a}", "{a}下面的{b}", "上面{a}，下面{b}"),
+        sentences=(
+            "{a}在{b}的上面",
+            "{a}在{b}上面",
+            "{a}在{b}的上方",
+            "{b}在{a}的下面",
+            "{b}在{a}下面",
+            "{b}在{a}的下方",
+            "{b}的上面有{a}",
+            "{a}的下面有{b}",
+            "上面是{a}，下面是{b}",
+            "{A}在上，{B}在下",
+            "{b}上方有{a}",
+            "从上到下：{A}、{B}",
+        ),
+        terse=("{A}在{B}上面", "{B}在{A}下面", "上面{A}下面{B}"),
+    ),
+    "and": Wording(
+        phrases=("{a}和{b}", "{a}和{b}", "{a}和{b}", "{a}与{b}", "{a}跟{b}", "{A}和{B}", "{a}、{b}", "并排的{a}和{b}"),
+        sentences=("有{a}和{b}", "画{a}和{b}", "{a}挨着{b}", "{a}和{b}在一起", "{a}旁边有{b}", "{a}和{b}并排"),
+        terse=("{A}和{B}", "{A}、{B}", "{A}，{B}"),
+    ),
+    "copies": Wording(
+        phrases=("{n}", "{n}", "{n}", "一排{n}", "并排的{n}", "一模一样的{n}", "排成一行的{n}", "同样的{n}"),
+        sentences=("有{n}", "画{n}", "{n}排成一排", "{n}并排在一起", "画面里有{n}"),
+        terse=("{n}",),
+    ),
+    "row": Wording(
+        phrases=("{a}、{b}和{c}", "{a}、{b}和{c}", "并排的{a}、{b}和{c}", "一排：{A}、{B}、{C}", "{A}、{B}和{C}"),
+        sentences=(
+            "从左到右是{a}、{b}和{c}",
+            "从左到右：{A}、{B}、{C}",
+            "{a}、{b}和{c}排成一排",
+            "左边是{a}，中间是{b}，右边是{c}",
+            "{b}在{a}和{c}中间",
+            "画{a}、{b}和{c}，排成一行",
+        ),
+        terse=("{A}、{B}、{C}", "{A}、{B}和{C}", "{A}，{B}，{C}"),
+    ),
+    "column": Wording(
+        phrases=(
+            "一列：{A}、{B}、{C}",
+            "竖着排列的{a}、{b}和{c}",
+            "自上而下的{a}、{b}和{c}",
+            "排成一列的{a}、{b}和{c}",
+        ),
+        sentences=(
+            "从上到下是{a}、{b}和{c}",
+            "从上到下：{A}、{B}、{C}",
+            "{a}、{b}和{c}排成一列",
+            "上面是{a}，中间是{b}，下面是{c}",
+            "{a}在{b}上面，{b}在{c}上面",
+            "画{a}、{b}和{c}，竖着排成一列",
+        ),
+        terse=("从上到下{A}、{B}、{C}", "一列{A}、{B}、{C}", "竖排：{A}、{B}、{C}"),
+    ),
 }
-TERSE_TEMPLATES: dict[Relation, tuple[str, ...]] = {
-    "left of": ("{A}在{B}左边", "{B}在{A}右边", "左边{A}右边{B}"),
-    "above": ("{A}在{B}上面", "{B}在{A}下面", "上面{A}下面{B}"),
-    "and": ("{A}和{B}", "{A}、{B}", "{A}，{B}"),
-    "copies": ("{n}",),
-    "row": ("{A}、{B}、{C}", "{A}、{B}和{C}", "{A}，{B}，{C}"),
-    "column": ("从上到下{A}、{B}、{C}", "一列{A}、{B}、{C}", "竖排：{A}、{B}、{C}"),
-}
-INVERSE: dict[str, Relation] = {"right of": "left of", "below": "above"}
 
 LEADS = ("一张{}的图片", "{}的图片", "一幅{}的画", "{}的图", "{}的插图", "图片：{}", "一幅画：{}")
 STYLE_LEADS: dict[str, tuple[str, ...]] = {
@@ -177,17 +186,9 @@ def _core(scene: Scene, rng: np.random.Generator, terse: bool) -> tuple[str, boo
     """What is to be seen, and whether that is a noun phrase."""
     if scene.relation is None:
         return _single(scene, rng, terse)
-    things = scene.things
-    relation = INVERSE.get(scene.relation, scene.relation)
-    if relation != scene.relation:
-        things = things[::-1]
-    phrases, sentences = TEMPLATES[relation]
-    if terse:
-        template, is_phrase = pick(rng, TERSE_TEMPLATES[relation]), relation in ("and", "copies")
-    elif rng.random() < 0.45:
-        template, is_phrase = pick(rng, phrases), True
-    else:
-        template, is_phrase = pick(rng, sentences), False
+    relation, things = as_told(scene)
+    template, is_phrase = TEMPLATES[relation].choose(rng, terse, share=0.45)
+    is_phrase = is_phrase and (not terse or relation in ("and", "copies"))
     if relation == "copies":
         return template.format(n=_counted(things[0], len(things), _noun(scene, things[0], rng), rng)), is_phrase
     fields: dict[str, str] = {}

@@ -7,6 +7,7 @@ import numpy as np
 from maquette.training.emoji import Emoji, catalogue
 from maquette.training.grammar import is_plural, plural, takes_a, with_article
 from maquette.training.scenes import COLOURLESS_STYLES, HUGE, LARGE, SMALL, Background, Relation, Scene, Thing, pick
+from maquette.training.wording import Wording, as_told
 from maquette.training.words import COLOUR_PREFIXES_ZH
 
 TERSE = 0.2  # of the captions: names and little else
@@ -48,127 +49,130 @@ PLACED_SENTENCES = (
     "put {a} {at}",
     "{a} is {at}",
 )
-LEFT_OF = (
-    "{a} to the left of {b}",
-    "{a} to the left of {b}",
-    "{a} left of {b}",
-    "{a} on the left of {b}",
-    "{a} on the left and {b} on the right",
-    "{b} to the right of {a}",
-    "{b} right of {a}",
-    "{b} with {a} to its left",
-    "{a} on the left side of {b}",
-    "{b} on the right, {a} on the left",
-)
-LEFT_OF_SENTENCES = (
-    "{a} is to the left of {b}",
-    "there is {a} to the left of {b}",
-    "on the left {a}, on the right {b}",
-    "{b} is on the right of {a}",
-    "left: {A}, right: {B}",
-    "draw {a} left of {b}",
-    "from left to right: {A}, {B}",
-)
-ABOVE = (
-    "{a} above {b}",
-    "{a} above {b}",
-    "{a} over {b}",
-    "{a} on top of {b}",
-    "{b} below {a}",
-    "{b} under {a}",
-    "{b} underneath {a}",
-    "{b} beneath {a}",
-    "{b} with {a} above it",
-    "{a} with {b} below it",
-    "{a} at the top and {b} at the bottom",
-)
-ABOVE_SENTENCES = (
-    "{a} is above {b}",
-    "there is {a} above {b}",
-    "{b} is below {a}",
-    "{b} is under {a}",
-    "top: {A}, bottom: {B}",
-    "draw {a} above {b}",
-    "from top to bottom: {A}, {B}",
-)
-AND = (
-    "{a} and {b}",
-    "{a} and {b}",
-    "{a} and {b}",
-    "{a} next to {b}",
-    "{a} beside {b}",
-    "{a} with {b}",
-    "{A} and {B}",
-    "{a} and {b} side by side",
-    "{a} together with {b}",
-    "{a}, {b}",
-)
-AND_SENTENCES = ("there are {a} and {b}", "draw {a} and {b}", "show {a} and {b}", "{a} is next to {b}")
-COPIES = (
-    "{n} {S}",
-    "{n} {S}",
-    "{n} {S}",
-    "{n} {S} in a row",
-    "{n} {S} side by side",
-    "{n} of the same {A}",
-    "a row of {n} {S}",
-    "{n} {S} next to each other",
-    "a group of {n} {S}",
-)
-COPIES_SENTENCES = ("there are {n} {S}", "draw {n} {S}", "show me {n} {S}", "{n} {S} stand in a line")
-ROW = (
-    "{a}, {b} and {c}",
-    "{a}, {b} and {c} in a row",
-    "{a}, {b}, and {c} side by side",
-    "{a}, {b} and {c} from left to right",
-    "{A}, {B}, {C} in a row",
-    "a row of {a}, {b} and {c}",
-    "{a} next to {b} next to {c}",
-    "{b} between {a} and {c}",
-    "{a}, then {b}, then {c}",
-    "{a} left of {b} left of {c}",
-)
-ROW_SENTENCES = (
-    "from left to right: {A}, {B}, {C}",
-    "there are {a}, {b} and {c} in a row",
-    "draw {a}, {b} and {c} in a row",
-    "on the left {a}, in the middle {b}, on the right {c}",
-)
-COLUMN = (
-    "{a}, {b} and {c} in a column",
-    "{a} above {b} above {c}",
-    "{a}, {b} and {c} from top to bottom",
-    "{a} on top of {b} on top of {c}",
-    "a column of {a}, {b} and {c}",
-    "{a}, {b} and {c} stacked",
-    "a stack of {a}, {b} and {c}",
-    "{A}, {B}, {C} in a column",
-    "{a} at the top, {b} in the middle and {c} at the bottom",
-    "{c} below {b} below {a}",
-)
-COLUMN_SENTENCES = (
-    "from top to bottom: {A}, {B}, {C}",
-    "at the top {a}, in the middle {b}, at the bottom {c}",
-    "there are {a}, {b} and {c}, one above the other",
-    "draw {a}, {b} and {c} in a column",
-)
-TEMPLATES: dict[Relation, tuple[tuple[str, ...], tuple[str, ...]]] = {
-    "left of": (LEFT_OF, LEFT_OF_SENTENCES),
-    "above": (ABOVE, ABOVE_SENTENCES),
-    "and": (AND, AND_SENTENCES),
-    "copies": (COPIES, COPIES_SENTENCES),
-    "row": (ROW, ROW_SENTENCES),
-    "column": (COLUMN, COLUMN_SENTENCES),
+TEMPLATES: dict[Relation, Wording] = {
+    "left of": Wording(
+        phrases=(
+            "{a} to the left of {b}",
+            "{a} to the left of {b}",
+            "{a} left of {b}",
+            "{a} on the left of {b}",
+            "{a} on the left and {b} on the right",
+            "{b} to the right of {a}",
+            "{b} right of {a}",
+            "{b} with {a} to its left",
+            "{a} on the left side of {b}",
+            "{b} on the right, {a} on the left",
+        ),
+        sentences=(
+            "{a} is to the left of {b}",
+            "there is {a} to the left of {b}",
+            "on the left {a}, on the right {b}",
+            "{b} is on the right of {a}",
+            "left: {A}, right: {B}",
+            "draw {a} left of {b}",
+            "from left to right: {A}, {B}",
+        ),
+        terse=("{A} left of {B}", "{A} on the left, {B} on the right"),
+    ),
+    "above": Wording(
+        phrases=(
+            "{a} above {b}",
+            "{a} above {b}",
+            "{a} over {b}",
+            "{a} on top of {b}",
+            "{b} below {a}",
+            "{b} under {a}",
+            "{b} underneath {a}",
+            "{b} beneath {a}",
+            "{b} with {a} above it",
+            "{a} with {b} below it",
+            "{a} at the top and {b} at the bottom",
+        ),
+        sentences=(
+            "{a} is above {b}",
+            "there is {a} above {b}",
+            "{b} is below {a}",
+            "{b} is under {a}",
+            "top: {A}, bottom: {B}",
+            "draw {a} above {b}",
+            "from top to bottom: {A}, {B}",
+        ),
+        terse=("{A} above {B}", "{B} below {A}", "{B} under {A}"),
+    ),
+    "and": Wording(
+        phrases=(
+            "{a} and {b}",
+            "{a} and {b}",
+            "{a} and {b}",
+            "{a} next to {b}",
+            "{a} beside {b}",
+            "{a} with {b}",
+            "{A} and {B}",
+            "{a} and {b} side by side",
+            "{a} together with {b}",
+            "{a}, {b}",
+        ),
+        sentences=("there are {a} and {b}", "draw {a} and {b}", "show {a} and {b}", "{a} is next to {b}"),
+        terse=("{A} and {B}", "{A}, {B}", "{A} + {B}"),
+    ),
+    "copies": Wording(
+        phrases=(
+            "{n} {S}",
+            "{n} {S}",
+            "{n} {S}",
+            "{n} {S} in a row",
+            "{n} {S} side by side",
+            "{n} of the same {A}",
+            "a row of {n} {S}",
+            "{n} {S} next to each other",
+            "a group of {n} {S}",
+        ),
+        sentences=("there are {n} {S}", "draw {n} {S}", "show me {n} {S}", "{n} {S} stand in a line"),
+        terse=("{n} {S}",),
+    ),
+    "row": Wording(
+        phrases=(
+            "{a}, {b} and {c}",
+            "{a}, {b} and {c} in a row",
+            "{a}, {b}, and {c} side by side",
+            "{a}, {b} and {c} from left to right",
+            "{A}, {B}, {C} in a row",
+            "a row of {a}, {b} and {c}",
+            "{a} next to {b} next to {c}",
+            "{b} between {a} and {c}",
+            "{a}, then {b}, then {c}",
+            "{a} left of {b} left of {c}",
+        ),
+        sentences=(
+            "from left to right: {A}, {B}, {C}",
+            "there are {a}, {b} and {c} in a row",
+            "draw {a}, {b} and {c} in a row",
+            "on the left {a}, in the middle {b}, on the right {c}",
+        ),
+        terse=("{A}, {B}, {C}", "{A}, {B} and {C}", "{A} and {B} and {C}"),
+    ),
+    "column": Wording(
+        phrases=(
+            "{a}, {b} and {c} in a column",
+            "{a} above {b} above {c}",
+            "{a}, {b} and {c} from top to bottom",
+            "{a} on top of {b} on top of {c}",
+            "a column of {a}, {b} and {c}",
+            "{a}, {b} and {c} stacked",
+            "a stack of {a}, {b} and {c}",
+            "{A}, {B}, {C} in a column",
+            "{a} at the top, {b} in the middle and {c} at the bottom",
+            "{c} below {b} below {a}",
+        ),
+        sentences=(
+            "from top to bottom: {A}, {B}, {C}",
+            "at the top {a}, in the middle {b}, at the bottom {c}",
+            "there are {a}, {b} and {c}, one above the other",
+            "draw {a}, {b} and {c} in a column",
+        ),
+        terse=("{A} above {B} above {C}", "{A}, {B}, {C}, top to bottom", "column: {A}, {B}, {C}"),
+    ),
 }
-TERSE_TEMPLATES: dict[Relation, tuple[str, ...]] = {
-    "left of": ("{A} left of {B}", "{A} on the left, {B} on the right"),
-    "above": ("{A} above {B}", "{B} below {A}", "{B} under {A}"),
-    "and": ("{A} and {B}", "{A}, {B}", "{A} + {B}"),
-    "copies": ("{n} {S}",),
-    "row": ("{A}, {B}, {C}", "{A}, {B} and {C}", "{A} and {B} and {C}"),
-    "column": ("{A} above {B} above {C}", "{A}, {B}, {C}, top to bottom", "column: {A}, {B}, {C}"),
-}
-INVERSE: dict[str, Relation] = {"right of": "left of", "below": "above"}
 
 LEADS = ("a picture of", "an image of", "a drawing of", "an illustration of", "an emoji of", "picture of", "image of")
 STYLE_LEADS: dict[str, tuple[str, ...]] = {
@@ -265,17 +269,8 @@ def _core(scene: Scene, rng: np.random.Generator, terse: bool) -> tuple[str, boo
     """What is to be seen, and whether that is a noun phrase that can follow "a picture of"."""
     if scene.relation is None:
         return _single(scene, rng, terse)
-    things = scene.things
-    relation = INVERSE.get(scene.relation, scene.relation)
-    if relation != scene.relation:
-        things = things[::-1]
-    phrases, sentences = TEMPLATES[relation]
-    if terse:
-        template, is_phrase = pick(rng, TERSE_TEMPLATES[relation]), True
-    elif rng.random() < 0.7:
-        template, is_phrase = pick(rng, phrases), True
-    else:
-        template, is_phrase = pick(rng, sentences), False
+    relation, things = as_told(scene)
+    template, is_phrase = TEMPLATES[relation].choose(rng, terse, share=0.7)
     if relation == "copies":
         name = _name(scene, things[0], rng)
         number = {2: "two", 3: "three"}[len(things)]

@@ -6,7 +6,7 @@ tensor is asked for. Whatever is not a tensor (loggers, callbacks, optimizers of
 """
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,7 +18,7 @@ from maquette.weights.pickle_names import Inert
 from maquette.weights.pickle_reader import MAX_LENGTH, MAX_OPERATIONS, PickleReader
 from maquette.weights.stored_zip import Entry, read_entries
 from maquette.weights.torch_names import NAMES, StorageRef, TensorRef, persistent
-from maquette.weights.view import Weights
+from maquette.weights.view import InFile
 
 MAX_VISITS = 200_000
 MAX_NESTING = 16
@@ -36,7 +36,7 @@ class _Located(NamedTuple):
     span: int  # how many elements of the storage, from there, the tensor reaches over
 
 
-class Checkpoint(Weights):
+class Checkpoint(InFile):
     """The tensors of a file written by torch.save, memory-mapped.
 
     Tensors inside nested dictionaries have dotted names; if there is a `state_dict`, its tensors are all there is.
@@ -52,37 +52,15 @@ class Checkpoint(Weights):
         zipped = self._file.read(0, min(2, self._file.size)) == b"PK"
         root, storages = _read_zip(self._file) if zipped else _read_legacy(self._file)
         self._metadata = _scalars(root)
-        self._tensors = {
+        self._entries = {
             name: _locate(path, name, tensor, storages) for name, tensor in _named_tensors(path, root).items()
         }
-        _check_sharing(self._file, self._tensors)
+        _check_sharing(self._file, self._entries)
 
     def __getitem__(self, name: str) -> Tensor:
-        entry = self._tensors[name]
+        entry = self._entries[name]
         flat = self._file.elements(entry.dtype, entry.span, entry.offset)
         return flat.as_strided(entry.shape, entry.stride)
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._tensors)
-
-    def __len__(self) -> int:
-        return len(self._tensors)
-
-    def __contains__(self, name: object) -> bool:
-        return name in self._tensors
-
-    def shape(self, name: str) -> tuple[int, ...]:
-        return self._tensors[name].shape
-
-    def dtype(self, name: str) -> torch.dtype:
-        return self._tensors[name].dtype
-
-    @property
-    def metadata(self) -> Mapping[str, str]:
-        return self._metadata
-
-    def source(self, name: str) -> Path:
-        return self.path
 
 
 def _read_zip(file: MappedFile) -> tuple[object, Mapping[str, Entry]]:

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from maquette.errors import MaquetteError
 from maquette.weights.lora import Target
-from maquette.weights.view import InMemory, View, Weights, describe
+from maquette.weights.view import InMemory, Keyed, View, Weights, describe
 
 Module = TypeVar("Module", bound=nn.Module)
 Spec = TypeVar("Spec")
@@ -53,11 +53,21 @@ def _with_kernel(tensor: Tensor) -> Tensor:
     return tensor[:, :, None, None]
 
 
+def _without_kernel_of_one(tensor: Tensor) -> Tensor:
+    return tensor[:, :, 0] if tensor.ndim == 3 and tensor.shape[2] == 1 else tensor
+
+
+def _with_kernel_of_one(tensor: Tensor) -> Tensor:
+    return tensor[:, :, None]
+
+
 SAME = Change(_same, _same)
 TRANSPOSED = Change(_transpose, _transpose)
 SWAPPED = Change(_swap, _swap)  # the halves of the rows exchanged
 LINEAR = Change(_without_kernel, _same)  # theirs (out, in); files with the kernel, (out, in, 1, 1), are read too
 CONV_1X1 = Change(_without_kernel, _with_kernel)  # theirs (out, in, 1, 1); files without the kernel are read too
+
+CONV_1 = Change(_without_kernel_of_one, _with_kernel_of_one)  # the same along one axis, (out, in, 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,19 +98,14 @@ class Source:
 
 
 Table = dict[str, Source]
+Names = Mapping[str, str | Sequence[str]]
+"""The path of a layer in a network to its name, or its parts' names, in a dialect."""
 
 
-def layers(
-    module: nn.Module,
-    ours: str,
-    theirs: str,
-    names: Mapping[str, str | Sequence[str]],
-    change: Change = SAME,
-) -> Table:
+def layers(module: nn.Module, ours: str, theirs: str, names: Names, change: Change = SAME) -> Table:
     """The sources of the weights and biases of those layers of `module` that it has.
 
-    `names` maps the path of a layer in `module` to its name, or its parts' names, in the dialect; `ours` and `theirs`
-    are the prefixes of both. `change` is for the weights alone.
+    `ours` and `theirs` are the prefixes of both names. `change` is for the weights alone.
     """
     table: Table = {}
     for path, others in names.items():
@@ -131,44 +136,35 @@ class _Piece(NamedTuple):
         return self.change(tensor if self.rows is None else tensor[slice(*self.rows)])
 
 
-class Translated(View):
+class Translated(Keyed, View):
     """A view whose tensors are pieces of the base's, one below the other; made by `read` and `write`."""
 
     def __init__(self, base: Weights, pieces: Mapping[str, tuple[_Piece, ...]]) -> None:
         super().__init__(base)
-        self._pieces = pieces
+        self._entries = pieces
 
     def __getitem__(self, name: str) -> Tensor:
-        tensors = [piece.take(self.base[piece.name]) for piece in self._pieces[name]]
+        tensors = [piece.take(self.base[piece.name]) for piece in self._entries[name]]
         return tensors[0] if len(tensors) == 1 else torch.cat(tensors)
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._pieces)
-
-    def __len__(self) -> int:
-        return len(self._pieces)
-
-    def __contains__(self, name: object) -> bool:
-        return name in self._pieces
 
     def shape(self, name: str) -> tuple[int, ...]:
         outlines = [
             tuple(piece.take(torch.empty(self.base.shape(piece.name), device="meta")).shape)
-            for piece in self._pieces[name]
+            for piece in self._entries[name]
         ]
         if len(outlines) == 1:
             return outlines[0]
         return (sum(outline[0] for outline in outlines), *outlines[0][1:])
 
     def dtype(self, name: str) -> torch.dtype:
-        dtypes = {self.base.dtype(piece.name) for piece in self._pieces[name]}
+        dtypes = {self.base.dtype(piece.name) for piece in self._entries[name]}
         return dtypes.pop() if len(dtypes) == 1 else reduce(torch.promote_types, dtypes)
 
     def encoding(self, name: str) -> str:
-        return self.base.encoding(self._pieces[name][0].name)
+        return self.base.encoding(self._entries[name][0].name)
 
     def source(self, name: str) -> Path | None:
-        return self.base.source(self._pieces[name][0].name)
+        return self.base.source(self._entries[name][0].name)
 
 
 class Account(NamedTuple):

@@ -7,7 +7,7 @@ numbers when it is asked for.
 import math
 import mmap
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
@@ -18,7 +18,7 @@ from torch import Tensor
 from maquette.errors import MaquetteError
 from maquette.weights.dequantise import QUANTS, Quant, dequantise
 from maquette.weights.mapped_file import MappedFile, bad_file, quoted
-from maquette.weights.view import Weights
+from maquette.weights.view import InFile
 
 MAX_HEADER = 64 << 20
 MAX_ITEMS = 400_000  # metadata, tensors and words of word lists together
@@ -51,7 +51,7 @@ class _Entry(NamedTuple):
     size: int
 
 
-class GGUFFile(Weights):
+class GGUFFile(InFile):
     """One GGUF file, memory-mapped; quantised tensors are given as float32.
 
     Raises:
@@ -101,18 +101,6 @@ class GGUFFile(Weights):
             return dequantise(kind, self._file.elements(torch.uint8, size, offset)).reshape(shape)
         return self._file.tensor(kind, shape, offset)
 
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._entries)
-
-    def __len__(self) -> int:
-        return len(self._entries)
-
-    def __contains__(self, name: object) -> bool:
-        return name in self._entries
-
-    def shape(self, name: str) -> tuple[int, ...]:
-        return self._entries[name].shape
-
     def dtype(self, name: str) -> torch.dtype:
         kind = self._entries[name].kind
         return torch.float32 if isinstance(kind, Quant) else kind
@@ -120,13 +108,6 @@ class GGUFFile(Weights):
     def encoding(self, name: str) -> str:
         kind = self._entries[name].kind
         return kind.name if isinstance(kind, Quant) else super().encoding(name)
-
-    @property
-    def metadata(self) -> Mapping[str, str]:
-        return self._metadata
-
-    def source(self, name: str) -> Path:
-        return self.path
 
 
 class _Header:

@@ -7,7 +7,7 @@ the header (types, shapes, no overlaps, no holes), and each tensor is mapped fro
 import json
 import math
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
@@ -18,7 +18,7 @@ from torch import Tensor
 from maquette.errors import MaquetteError
 from maquette.weights.atomic_file import replacing
 from maquette.weights.mapped_file import MappedFile, bad_file, quoted
-from maquette.weights.view import Weights
+from maquette.weights.view import InFile, Weights
 
 # Bounds on a header: published ones have some thousand tensors and some megabytes. The library buffers every JSON value
 # in 32 bytes and more, and ends the process if there is no memory, so the signs between values are counted first.
@@ -54,7 +54,7 @@ class _Entry(NamedTuple):
     offset: int  # from the start of the file
 
 
-class SafetensorsFile(Weights):
+class SafetensorsFile(InFile):
     """One safetensors file, memory-mapped.
 
     Raises:
@@ -78,28 +78,6 @@ class SafetensorsFile(Weights):
 
     def __getitem__(self, name: str) -> Tensor:
         return self._file.tensor(*self._entries[name])
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._entries)
-
-    def __len__(self) -> int:
-        return len(self._entries)
-
-    def __contains__(self, name: object) -> bool:
-        return name in self._entries
-
-    def shape(self, name: str) -> tuple[int, ...]:
-        return self._entries[name].shape
-
-    def dtype(self, name: str) -> torch.dtype:
-        return self._entries[name].dtype
-
-    @property
-    def metadata(self) -> Mapping[str, str]:
-        return self._metadata
-
-    def source(self, name: str) -> Path:
-        return self.path
 
 
 def _check_header(file: MappedFile) -> int:

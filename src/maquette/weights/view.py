@@ -8,6 +8,7 @@ from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -19,6 +20,8 @@ _NO_METADATA: Mapping[str, str] = MappingProxyType({})
 
 class Weights(Mapping[str, Tensor]):
     """A lazy mapping from name to tensor; everything except `[]` answers without reading tensor data."""
+
+    _metadata: Mapping[str, str] = _NO_METADATA
 
     @abstractmethod
     def __getitem__(self, name: str) -> Tensor: ...
@@ -47,7 +50,7 @@ class Weights(Mapping[str, Tensor]):
     @property
     def metadata(self) -> Mapping[str, str]:
         """What the file says about itself."""
-        return _NO_METADATA
+        return self._metadata
 
     def source(self, name: str) -> Path | None:
         """The file that holds the tensor; None if it lives in memory only."""
@@ -58,34 +61,51 @@ class Weights(Mapping[str, Tensor]):
     __hash__ = object.__hash__
 
 
-class InMemory(Weights):
+class Keyed(Weights):
+    """A view whose names are the keys of `_entries`."""
+
+    _entries: Mapping[str, Any]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._entries)
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._entries
+
+
+class InFile(Keyed):
+    """The tensors of one file; entries tell their shape and type."""
+
+    path: Path
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        return self._entries[name].shape
+
+    def dtype(self, name: str) -> torch.dtype:
+        return self._entries[name].dtype
+
+    def source(self, name: str) -> Path:
+        return self.path
+
+
+class InMemory(Keyed):
     """Tensors that are already there, as a view."""
 
     def __init__(self, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] = _NO_METADATA) -> None:
-        self._tensors = dict(tensors)
+        self._entries = dict(tensors)
         self._metadata = dict(metadata)
 
     def __getitem__(self, name: str) -> Tensor:
-        return self._tensors[name]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._tensors)
-
-    def __len__(self) -> int:
-        return len(self._tensors)
-
-    def __contains__(self, name: object) -> bool:
-        return name in self._tensors
+        return self._entries[name]
 
     def shape(self, name: str) -> tuple[int, ...]:
-        return tuple(self._tensors[name].shape)
+        return tuple(self._entries[name].shape)
 
     def dtype(self, name: str) -> torch.dtype:
-        return self._tensors[name].dtype
-
-    @property
-    def metadata(self) -> Mapping[str, str]:
-        return self._metadata
+        return self._entries[name].dtype
 
 
 class View(Weights):
@@ -123,36 +143,27 @@ class View(Weights):
         return self.base.source(name)
 
 
-class Chosen(View):
+class Chosen(Keyed, View):
     """Some tensors of a view under names of their own; `names` maps each new name to the old one."""
 
     def __init__(self, base: Weights, names: Mapping[str, str]) -> None:
         super().__init__(base)
-        self._names = dict(names)
+        self._entries = dict(names)
 
     def __getitem__(self, name: str) -> Tensor:
-        return self.base[self._names[name]]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._names)
-
-    def __len__(self) -> int:
-        return len(self._names)
-
-    def __contains__(self, name: object) -> bool:
-        return name in self._names
+        return self.base[self._entries[name]]
 
     def shape(self, name: str) -> tuple[int, ...]:
-        return self.base.shape(self._names[name])
+        return self.base.shape(self._entries[name])
 
     def dtype(self, name: str) -> torch.dtype:
-        return self.base.dtype(self._names[name])
+        return self.base.dtype(self._entries[name])
 
     def encoding(self, name: str) -> str:
-        return self.base.encoding(self._names[name])
+        return self.base.encoding(self._entries[name])
 
     def source(self, name: str) -> Path | None:
-        return self.base.source(self._names[name])
+        return self.base.source(self._entries[name])
 
 
 def select(view: Weights, prefix: str) -> Weights:
@@ -187,40 +198,27 @@ def ema(view: Weights) -> Weights:
     return Chosen(view, names)
 
 
-class Union(Weights):
+class Union(Keyed):
     """Several views as one; made by `union`."""
 
     def __init__(self, owners: Mapping[str, Weights], metadata: Mapping[str, str]) -> None:
-        self._owners = owners
+        self._entries = owners
         self._metadata = metadata
 
     def __getitem__(self, name: str) -> Tensor:
-        return self._owners[name][name]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._owners)
-
-    def __len__(self) -> int:
-        return len(self._owners)
-
-    def __contains__(self, name: object) -> bool:
-        return name in self._owners
+        return self._entries[name][name]
 
     def shape(self, name: str) -> tuple[int, ...]:
-        return self._owners[name].shape(name)
+        return self._entries[name].shape(name)
 
     def dtype(self, name: str) -> torch.dtype:
-        return self._owners[name].dtype(name)
+        return self._entries[name].dtype(name)
 
     def encoding(self, name: str) -> str:
-        return self._owners[name].encoding(name)
-
-    @property
-    def metadata(self) -> Mapping[str, str]:
-        return self._metadata
+        return self._entries[name].encoding(name)
 
     def source(self, name: str) -> Path | None:
-        return self._owners[name].source(name)
+        return self._entries[name].source(name)
 
 
 def union(views: Iterable[Weights]) -> Weights:
