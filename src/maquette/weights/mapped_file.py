@@ -1,4 +1,8 @@
-"""A file's byte ranges as tensors: memory-mapped, copied on write, never beyond the end of the file."""
+"""A file's byte ranges as tensors: memory-mapped, copied on write, never beyond the end of the file.
+
+A tensor that is gone leaves no pages behind: a model whose tensors are copied one by one, to another type or layout,
+never takes much more memory than the copies.
+"""
 
 import math
 import mmap
@@ -16,6 +20,8 @@ from maquette.errors import MaquetteError
 # Tensors share mappings of this size: one mapping per tensor would spend a file descriptor on each, and one mapping of
 # the whole file is refused by the kernel when the file is larger than the memory (private mappings are accounted for).
 WINDOW = 256 << 20
+# Advice that a range's pages may go (where the system knows it); read again, they come back from the file.
+_FORGET: int | None = getattr(mmap, "MADV_DONTNEED", None)
 
 
 def bad_file(path: Path, reason: str, remedy: str = "download it again") -> MaquetteError:
@@ -84,7 +90,10 @@ class MappedFile:
             mapping, start = self._own_map(offset, offset + length)  # gone after the copy, so that memory holds one
             return torch.frombuffer(mapping, dtype=torch.uint8, count=length, offset=start).clone().view(dtype)
         mapping, start = self._map(offset, offset + length)
-        return torch.frombuffer(mapping, dtype=dtype, count=count, offset=start)
+        memory = memoryview(mapping)[start : start + length]
+        if _FORGET is not None:
+            weakref.finalize(memory, _forget, mapping, start, start + length, _FORGET).atexit = False
+        return torch.frombuffer(memory, dtype=dtype, count=count)
 
     def _check(self, offset: int, length: int) -> None:
         if offset < 0 or length < 0 or offset + length > self.size:
@@ -112,3 +121,11 @@ class MappedFile:
             return mmap.mmap(self._descriptor, length, access=mmap.ACCESS_COPY, offset=offset)
         except (OSError, ValueError) as error:  # ValueError: the file has shrunk since it was opened
             raise bad_file(self.path, f"cannot be mapped into memory ({error})", "try again") from error
+
+
+def _forget(mapping: mmap.mmap, start: int, stop: int, advice: int) -> None:
+    """Take the pages that lie wholly between `start` and `stop` out of memory."""
+    first = -(-start // mmap.PAGESIZE) * mmap.PAGESIZE
+    length = stop - stop % mmap.PAGESIZE - first
+    if length > 0:
+        mapping.madvise(advice, first, length)
