@@ -33,6 +33,45 @@ SDXL_REFINER_UNET = replace(
 )
 SSD_1B_UNET = replace(SDXL_UNET, down=((0, 0), (2, 2), (4, 4)), middle=0, up=((4, 4, 10), (2, 1, 1), (0, 0, 0)))
 
+# Latent diffusion (Rombach et al. 2022), Table 12 and on, and pixels (Ho et al. 2020, appendix B)
+LDM_UNET = UNetSpec(
+    in_channels=3,
+    out_channels=3,
+    widths=(224, 448, 672, 896),
+    down=((0, 0), (1, 1), (1, 1), (1, 1)),
+    up=((1, 1, 1), (1, 1, 1), (1, 1, 1), (0, 0, 0)),
+    context=None,
+    head_width=32,
+)  # CelebA-HQ, FFHQ, LSUN bedrooms
+LDM_CHURCHES_UNET = UNetSpec(
+    widths=(192, 192, 384, 768, 768),
+    down=((1, 1), (1, 1), (1, 1), (1, 1), (0, 0)),
+    up=((0, 0, 0), (1, 1, 1), (1, 1, 1), (1, 1, 1), (1, 1, 1)),
+    context=None,
+    details="adm",
+)
+LDM_IMAGENET_F4_UNET = replace(LDM_UNET, widths=(192, 384, 576, 960), context=512, heads=1, head_width=None)
+LDM_IMAGENET_F8_UNET = UNetSpec(
+    widths=(256, 512, 1024), down=((1, 1),) * 3, up=((1, 1, 1),) * 3, context=512, head_width=32
+)
+LDM_TEXT_UNET = replace(SD1_UNET, context=1280)
+DDPM_CIFAR_UNET = UNetSpec(
+    in_channels=3,
+    out_channels=3,
+    widths=(128, 256, 256, 256),
+    down=((0, 0), (1, 1), (0, 0), (0, 0)),
+    up=((0, 0, 0), (0, 0, 0), (1, 1, 1), (0, 0, 0)),
+    context=None,
+    heads=1,
+    details="ddpm",
+)
+DDPM_256_UNET = replace(
+    DDPM_CIFAR_UNET,
+    widths=(128, 128, 256, 256, 512, 512),
+    down=(*((0, 0),) * 4, (1, 1), (0, 0)),
+    up=((0, 0, 0), (1, 1, 1), *((0, 0, 0),) * 4),
+)  # CelebA-HQ and LSUN
+
 SD3_MEDIUM = MMDiTSpec()
 SD35_MEDIUM = replace(SD3_MEDIUM, grid=384, qk_norm=True, dual=tuple(range(13)))
 SD35_LARGE = replace(SD3_MEDIUM, width=2432, layers=38, heads=38, qk_norm=True)  # and its turbo

@@ -60,8 +60,8 @@ def from_config(options: Mapping[str, Any], where: str = "config.json") -> UNetS
     widths = config.integers("block_out_channels")
     levels = len(widths)
     blocks = config.integers("layers_per_block", levels, 2)
-    attends_down = _attends(config, "down_block_types", levels, 0)
-    attends_up = _attends(config, "up_block_types", levels, 1)
+    attends_down = attends(config, "down_block_types", levels, {PLAIN[0]: False, ATTENDING[0]: True})
+    attends_up = attends(config, "up_block_types", levels, {PLAIN[1]: False, ATTENDING[1]: True})
     depths = _depths(config, "transformer_layers_per_block", [1] * levels)
     depths_up = _depths(config, "reverse_transformer_layers_per_block", depths[::-1])
     contexts = config.integers("cross_attention_dim", levels, 1280)
@@ -88,10 +88,9 @@ def from_config(options: Mapping[str, Any], where: str = "config.json") -> UNetS
     return spec
 
 
-def _attends(config: Config, name: str, levels: int, side: int) -> list[bool]:
-    """Which levels have attention."""
+def attends(config: Config, name: str, levels: int, known: Mapping[str, bool]) -> list[bool]:
+    """Which levels have attention, by the names of their kinds."""
     kinds = config.get(name)
-    known = {PLAIN[side]: False, ATTENDING[side]: True}
     if not isinstance(kinds, list | tuple) or len(kinds) != levels or not all(kind in known for kind in kinds):
         raise config.refuse(name, f"expected {levels} of {', '.join(known)}")
     return [known[kind] for kind in kinds]
@@ -172,7 +171,7 @@ def to_config(spec: UNetSpec, *, sample_size: int | None = None) -> dict[str, An
         "in_channels": spec.in_channels,
         "out_channels": spec.out_channels,
         "block_out_channels": list(spec.widths),
-        "layers_per_block": _same([len(level) for level in spec.down]),
+        "layers_per_block": same([len(level) for level in spec.down]),
         "down_block_types": [_kind(level, 0) for level in spec.down],
         "up_block_types": [_kind(level, 1) for level in spec.up],
         "mid_block_type": {None: None, 0: MIDDLE_PLAIN}.get(spec.middle, MIDDLE_ATTENDING),
@@ -199,15 +198,15 @@ def _kind(level: tuple[int, ...], side: int) -> str:
     return (ATTENDING if any(level) else PLAIN)[side]
 
 
-def _same(numbers: Sequence[int]) -> int | list[int]:
+def same(numbers: Sequence[int]) -> int | list[int]:
     """The one number that all are, or else the list."""
     return numbers[0] if len(set(numbers)) == 1 else list(numbers)
 
 
 def _depth_options(spec: UNetSpec) -> dict[str, Any]:
     """Depths on the way down, and on the way up where they do not mirror those; 1 where nothing attends."""
-    down = [_same(level) or 1 for level in spec.down]
-    up = [_same(level) or 1 for level in spec.up]
+    down = [same(level) or 1 for level in spec.down]
+    up = [same(level) or 1 for level in spec.up]
     if not any(spec.down[-1]):
         down[-1] = spec.middle or 1
     mirrored = all(not any(level) or there == back for level, there, back in zip(spec.up, down[::-1], up, strict=True))

@@ -5,13 +5,33 @@ and the spec can be read back from names and shapes.
 """
 
 from collections.abc import Callable, Iterator
-from itertools import count
+from dataclasses import replace
+from functools import partial
+from itertools import accumulate, count
 from typing import NamedTuple
 
+from torch import Tensor
+
 from maquette.errors import MaquetteError
+from maquette.models import published, pyramid_names
 from maquette.models.unet import SpatialTransformer, UNet, UNetSpec
+from maquette.nn.pyramid import SpatialAttention
 from maquette.nn.resnet import ResBlock
-from maquette.weights.dialect import CONV_1X1, LINEAR, Dialect, Names, Table, counted, layers, recognise, size, targets
+from maquette.weights.dialect import (
+    CONV_1,
+    CONV_1X1,
+    LINEAR,
+    Change,
+    Dialect,
+    Names,
+    Source,
+    Table,
+    counted,
+    layers,
+    recognise,
+    size,
+    targets,
+)
 from maquette.weights.lora import Target
 from maquette.weights.view import Weights, describe
 
@@ -109,17 +129,39 @@ def places_diffusers(network: UNet) -> Iterator[Place]:
         level, position = (level, position + 1) if stage.resample is None else (level + 1, 0)
 
 
+Attention = Callable[[SpatialAttention, str, str], Table]
+
+
 def original(network: UNet) -> Table:
     """The sources of the network's tensors in the original layout."""
-    return _table(network, OUTER_ORIGINAL, RES_ORIGINAL, places_original(network))
+    return _table(network, OUTER_ORIGINAL, RES_ORIGINAL, places_original(network), _attention_original)
 
 
-def diffusers(network: UNet) -> Table:
-    """The sources of the network's tensors in diffusers' layout."""
-    return _table(network, OUTER_DIFFUSERS, RES_DIFFUSERS, places_diffusers(network))
+def diffusers(network: UNet, layout: pyramid_names.Layout = pyramid_names.DIFFUSERS) -> Table:
+    """The sources of the network's tensors in diffusers' layout; `layout` is that of attention without a context."""
+    attention = partial(pyramid_names.attention, layout)
+    return _table(network, OUTER_DIFFUSERS, RES_DIFFUSERS, places_diffusers(network), attention)
 
 
-def _table(network: UNet, outer: Names, res: Names, places: Iterator[Place]) -> Table:
+def _attention_original(attention: SpatialAttention, ours: str, theirs: str) -> Table:
+    """One tensor holds, for each head in turn, the rows of its q, k and v, with a kernel of one."""
+    heads = attention.attention.heads
+
+    def read(tensor: Tensor) -> Tensor:
+        return tensor.flatten(1 if tensor.ndim > 1 else 0).unflatten(0, (heads, 3, -1)).transpose(0, 1).flatten(0, 2)
+
+    def write(tensor: Tensor) -> Tensor:
+        rows = tensor.unflatten(0, (3, heads, -1)).transpose(0, 1).flatten(0, 2)
+        return rows[..., None] if rows.ndim > 1 else rows
+
+    table = layers(attention, ours, theirs, {"norm": "norm"})
+    table |= layers(attention, ours, theirs, {"attention.out": "proj_out"}, CONV_1)
+    for leaf in ("weight", "bias"):
+        table[f"{ours}.attention.qkv.{leaf}"] = Source((f"{theirs}.qkv.{leaf}",), Change(read, write))
+    return table
+
+
+def _table(network: UNet, outer: Names, res: Names, places: Iterator[Place], attention: Attention) -> Table:
     table = layers(network, "", "", outer)
     for place in places:
         stage = network.get_submodule(place.stage)
@@ -127,7 +169,11 @@ def _table(network: UNet, outer: Names, res: Names, places: Iterator[Place]) -> 
             table |= layers(stage.res, f"{place.stage}.res", place.res, res)
         if isinstance(stage.transformer, SpatialTransformer):
             table |= _transformer(stage.transformer, f"{place.stage}.transformer", place.transformer, network.spec)
-        if stage.resample is not None:
+        elif isinstance(stage.transformer, SpatialAttention):
+            table |= attention(stage.transformer, f"{place.stage}.transformer", place.transformer)
+        if isinstance(stage.resample, ResBlock):
+            table |= layers(stage.resample, f"{place.stage}.resample", place.resample.rpartition(".")[0], res)
+        elif stage.resample is not None:
             table |= layers(stage, place.stage, "", {"resample.conv": place.resample})
     return table
 
@@ -143,7 +189,12 @@ def _transformer(transformer: SpatialTransformer, ours: str, theirs: str, spec: 
 
 def lora_targets(network: UNet) -> list[Target]:
     """Where LoRA files may speak of the network: in both layouts' names, dotted or joined by underscores."""
-    return targets(network, (original(network), diffusers(network)), roots=("unet", ""), kohya=("lora_unet",))
+    tables = (diffusers(network),) if network.spec.context is None else (original(network), diffusers(network))
+    return targets(network, tables, roots=("unet", ""), kohya=("lora_unet",))
+
+
+# Published networks whose heads are not as in others of their kind.
+HEADS_OF_THEIR_OWN = (published.LDM_IMAGENET_F4_UNET, published.LDM_IMAGENET_F8_UNET)
 
 
 class Level(NamedTuple):
@@ -155,11 +206,14 @@ class Level(NamedTuple):
 
 def spec_from_original(view: Weights) -> UNetSpec:
     """Read the spec off a network in the original layout; see `spec_from_weights`."""
-    down = _levels(view, "input_blocks.{}", 1, lambda at: f"{at}.0.op.weight" in view)
-    ends = (".1.conv.weight", ".2.conv.weight")
+    ends = (".1.conv.weight", ".2.conv.weight", ".1.in_layers.0.weight", ".2.in_layers.0.weight")
     up = _levels(view, "output_blocks.{}", 0, lambda at: any(at + end in view for end in ends))
+    # Where residual blocks change the resolution, only the way up tells which: it has one block more on each level.
+    apart = {f"input_blocks.{end}" for end in accumulate(len(level.depths) for level in reversed(up[1:]))}
+    adaptive = _is_adaptive(view, RES_ORIGINAL, "middle_block.0")
+    down = _levels(view, "input_blocks.{}", 1, lambda at: at in apart if adaptive else f"{at}.0.op.weight" in view)
     middle = _middle(view, "middle_block.0.in_layers.0.weight", "middle_block.1")
-    return _spec(view, down, middle, up, OUTER_ORIGINAL)
+    return _spec(view, down, middle, up, OUTER_ORIGINAL, adaptive)
 
 
 def _levels(view: Weights, pattern: str, first: int, ends_level: Callable[[str], bool]) -> list[Level]:
@@ -169,7 +223,7 @@ def _levels(view: Weights, pattern: str, first: int, ends_level: Callable[[str],
     for index in count(first):
         at = pattern.format(index)
         res = f"{at}.0.out_layers.3.weight" in view
-        if res:
+        if res and not (first and ends_level(at)):
             width = size(view, f"{at}.0.out_layers.3.weight", 0)
             depths.append(_depth(view, f"{at}.1"))
         if ends_level(at):
@@ -187,7 +241,7 @@ def spec_from_diffusers(view: Weights) -> UNetSpec:
         for side in ("down_blocks", "up_blocks")
     )
     middle = _middle(view, "mid_block.resnets.0.conv2.weight", "mid_block.attentions.0")
-    return _spec(view, down, middle, up, OUTER_DIFFUSERS)
+    return _spec(view, down, middle, up, OUTER_DIFFUSERS, _is_adaptive(view, RES_DIFFUSERS, "mid_block.resnets.0"))
 
 
 def _level(view: Weights, block: str) -> Level:
@@ -197,6 +251,10 @@ def _level(view: Weights, block: str) -> Level:
 
 
 def _depth(view: Weights, transformer: str) -> int:
+    if f"{transformer}.norm.weight" in view and f"{transformer}.qkv.weight" in view:
+        return 1
+    if f"{transformer}.group_norm.weight" in view:
+        return 1
     return len(counted(view, f"{transformer}.transformer_blocks.{{}}.norm1.weight"))
 
 
@@ -204,7 +262,15 @@ def _middle(view: Weights, res: str, transformer: str) -> int | None:
     return _depth(view, transformer) if res in view else None
 
 
-def _spec(view: Weights, down: list[Level], middle: int | None, up: list[Level], outer: Names) -> UNetSpec:
+def _is_adaptive(view: Weights, res: Names, block: str) -> bool:
+    """Whether time gives a residual block two numbers for each channel, a scale and a shift."""
+    time, conv = f"{block}.{res['time']}.weight", f"{block}.{res['conv2']}.weight"
+    return time in view and size(view, time, 0) == 2 * size(view, conv, 0)
+
+
+def _spec(
+    view: Weights, down: list[Level], middle: int | None, up: list[Level], outer: Names, adaptive: bool
+) -> UNetSpec:
     if len(down) != len(up) or not all(level.depths for level in (*down, *up)):
         raise MaquetteError(
             f"{describe(view)}: a U-Net goes down over {len(down)} resolutions and up over {len(up)}; "
@@ -213,9 +279,9 @@ def _spec(view: Weights, down: list[Level], middle: int | None, up: list[Level],
     first_vector = f"{outer['vector_embed.up']}.weight"
     cross = next((name for name in view if name.endswith(".attn2.to_k.weight")), None)
     in_channels, linear = size(view, f"{outer['conv_in']}.weight", 1), _has_linear_projection(view)
-    # SD 1.x has 8 heads everywhere and convolutions for proj_in; heads of 64 came together with linear layers. The one
-    # public exception is the x4 upscaler, which takes 7 channels.
-    eight_heads = not linear or in_channels == 7
+    # SD 1.x has 8 heads everywhere and convolutions for proj_in; heads of 64 came together with linear layers. Of the
+    # public exceptions the x4 upscaler takes 7 channels, and those without a context have heads of 32, or 8 in "adm".
+    eight_heads = adaptive or (cross is not None and (not linear or in_channels == 7))
     spec = UNetSpec(
         in_channels=in_channels,
         out_channels=size(view, f"{outer['conv_out']}.weight", 0),
@@ -223,12 +289,14 @@ def _spec(view: Weights, down: list[Level], middle: int | None, up: list[Level],
         down=tuple(level.depths for level in down),
         middle=middle,
         up=tuple(level.depths for level in up),
-        context=size(view, cross, 1) if cross else 0,
+        context=size(view, cross, 1) if cross else None,
         heads=8 if eight_heads else None,
-        head_width=None if eight_heads else 64,
+        head_width=None if eight_heads else 64 if cross else 32,
         vector=size(view, first_vector, 1) if first_vector in view else None,
         linear_projection=linear,
+        details="adm" if adaptive else "ldm",
     )
+    spec = next((each for each in HEADS_OF_THEIR_OWN if replace(each, heads=8, head_width=None) == spec), spec)
     _check_divisible(view, spec)
     return spec
 
@@ -238,10 +306,13 @@ def _check_divisible(view: Weights, spec: UNetSpec) -> None:
     attended = [
         width for width, *depths in zip(spec.widths, spec.down, reversed(spec.up), strict=True) if any(map(any, depths))
     ]
-    if any(width % spec.groups for width in spec.widths) or any(width % (spec.heads or 64) for width in attended):
+    if any(width % spec.groups for width in spec.widths) or any(
+        width % (spec.heads or spec.head_width or 1) for width in attended
+    ):
+        heads = f"{spec.heads} heads" if spec.heads else f"heads of {spec.head_width}"
         raise MaquetteError(
-            f"{describe(view)}: widths {spec.widths} do not divide into {spec.groups} groups and "
-            f"{'8 heads' if spec.heads else 'heads of 64'} as in published networks; give its config.json"
+            f"{describe(view)}: widths {spec.widths} do not divide into {spec.groups} groups and {heads} as in "
+            "published networks; give its config.json"
         )
 
 
@@ -253,8 +324,9 @@ def _has_linear_projection(view: Weights) -> bool:
 def spec_from_weights(view: Weights) -> UNetSpec:
     """Read every number of the spec off names and shapes, in either layout.
 
-    Shapes cannot tell heads and groups: heads are 8 where proj_in is a convolution, otherwise 64 wide, as in every
-    published network (the x4 upscaler's too); groups are 32.
+    Shapes cannot tell heads, groups and details: heads are 8 where proj_in is a convolution, otherwise 64 wide (32
+    without a context), as in every published network but those known by all their shapes; groups are 32; details are
+    those of latent diffusion.
 
     Raises:
         MaquetteError: the layout is unknown, or heads and groups cannot be the published ones.
@@ -270,3 +342,10 @@ DIFFUSERS = Dialect(
     spec_from_diffusers,
 )
 DIALECTS = (ORIGINAL, DIFFUSERS)
+# Networks without a context, as diffusers 0.17 and before wrote their attention; they bear the new marks too.
+DIFFUSERS_OLD = Dialect(
+    "old diffusers",
+    (*DIFFUSERS.marks, "mid_block.attentions.0.query.weight"),
+    partial(diffusers, layout=pyramid_names.DIFFUSERS_OLD),
+    spec_from_diffusers,
+)

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from maquette.nn.attention import SelfAttention
+from maquette.nn.conv import Conv2d
 from maquette.nn.network import Network
 from maquette.nn.norm import GroupNorm
 from maquette.nn.resnet import Downsample, ResBlock, Upsample
@@ -36,12 +37,12 @@ class PyramidSpec:
 
 
 class SpatialAttention(nn.Module):
-    """Single-head self-attention over the positions of a feature map, added to it."""
+    """Self-attention over the positions of a feature map, added to it."""
 
-    def __init__(self, width: int, groups: int) -> None:
+    def __init__(self, width: int, groups: int, *, heads: int = 1, eps: float = EPS) -> None:
         super().__init__()
-        self.norm = GroupNorm(groups, width, eps=EPS)
-        self.attention = SelfAttention(width, heads=1, bias=True)
+        self.norm = GroupNorm(groups, width, eps=eps)
+        self.attention = SelfAttention(width, heads, bias=True)
 
     def forward(self, x: Tensor) -> Tensor:
         tokens = self.norm(x).flatten(2).transpose(1, 2)
@@ -72,7 +73,7 @@ class Encoder(Network):
 
     def __init__(self, spec: PyramidSpec, out: int) -> None:
         super().__init__()
-        self.conv_in = nn.Conv2d(spec.in_channels, spec.widths[0], 3, padding=1)
+        self.conv_in = Conv2d(spec.in_channels, spec.widths[0], 3, padding=1)
         self.down = nn.ModuleList()
         previous = spec.widths[0]
         for index, width in enumerate(spec.widths):
@@ -82,7 +83,7 @@ class Encoder(Network):
             previous = width
         self.middle = middle(spec)
         self.norm_out = GroupNorm(spec.groups, previous, eps=EPS)
-        self.conv_out = nn.Conv2d(previous, out, 3, padding=1)
+        self.conv_out = Conv2d(previous, out, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.conv_in(x)
@@ -97,7 +98,7 @@ class Decoder(Network):
     def __init__(self, spec: PyramidSpec) -> None:
         super().__init__()
         previous = spec.widths[-1]
-        self.conv_in = nn.Conv2d(spec.channels, previous, 3, padding=1)
+        self.conv_in = Conv2d(spec.channels, previous, 3, padding=1)
         self.middle = middle(spec)
         self.up = nn.ModuleList()
         for index, width in reversed(list(enumerate(spec.widths))):
@@ -106,7 +107,7 @@ class Decoder(Network):
                 self.up.append(Upsample(width))
             previous = width
         self.norm_out = GroupNorm(spec.groups, previous, eps=EPS)
-        self.conv_out = nn.Conv2d(previous, spec.in_channels, 3, padding=1)
+        self.conv_out = Conv2d(previous, spec.in_channels, 3, padding=1)
 
     def forward(self, z: Tensor) -> Tensor:
         x = self.conv_in(z)

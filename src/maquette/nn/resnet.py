@@ -1,8 +1,11 @@
 """Residual convolution blocks and changes of resolution, shared by the autoencoder and the U-Net."""
 
+from typing import Literal
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from maquette.nn.conv import Conv2d
 from maquette.nn.network import zero
 from maquette.nn.norm import GroupNorm
 
@@ -10,24 +13,47 @@ from maquette.nn.norm import GroupNorm
 class ResBlock(nn.Module):
     """norm, SiLU, conv, (+ time), norm, SiLU, conv, added to the input (He et al. 2016; Ho et al. 2020, appendix B).
 
-    x (B, width_in, H, W), emb (B, emb) after its SiLU or None -> (B, width_out, H, W).
+    x (B, width_in, H, W), emb (B, emb) after its SiLU or None -> (B, width_out, H, W). `adaptive` lets time scale and
+    shift the second norm; `resample` halves or doubles the resolution (Dhariwal & Nichol 2021, section 3).
     """
 
-    def __init__(self, width_in: int, width_out: int, *, groups: int, eps: float, emb: int | None = None) -> None:
+    def __init__(
+        self,
+        width_in: int,
+        width_out: int,
+        *,
+        groups: int,
+        eps: float,
+        emb: int | None = None,
+        adaptive: bool = False,
+        resample: Literal["down", "up"] | None = None,
+    ) -> None:
         super().__init__()
+        self.adaptive, self.resample = adaptive, resample
         self.norm1 = GroupNorm(groups, width_in, eps=eps)
-        self.conv1 = nn.Conv2d(width_in, width_out, 3, padding=1)
-        self.time = nn.Linear(emb, width_out) if emb is not None else None
+        self.conv1 = Conv2d(width_in, width_out, 3, padding=1)
+        self.time = nn.Linear(emb, (1 + adaptive) * width_out) if emb is not None else None
         self.norm2 = GroupNorm(groups, width_out, eps=eps)
-        self.conv2 = zero(nn.Conv2d(width_out, width_out, 3, padding=1))
-        self.skip = nn.Conv2d(width_in, width_out, 1) if width_in != width_out else None
+        self.conv2 = zero(Conv2d(width_out, width_out, 3, padding=1))
+        self.skip = Conv2d(width_in, width_out, 1) if width_in != width_out else None
 
-    def forward(self, x: Tensor, emb: Tensor | None = None) -> Tensor:
-        h = self.conv1(F.silu(self.norm1(x)))
-        if self.time is not None:
-            h = h + self.time(emb)[:, :, None, None]
-        h = self.conv2(F.silu(self.norm2(h)))
+    def forward(self, x: Tensor, emb: Tensor | None = None, size: tuple[int, int] | None = None) -> Tensor:
+        """`size` (H, W) is given where the doubled size would miss the skip's by one."""
+        h, x = (self._resample(each, size) for each in (F.silu(self.norm1(x)), x))
+        h = self.conv1(h)
+        time = None if self.time is None else self.time(emb)[:, :, None, None]
+        if self.adaptive and time is not None:
+            scale, shift = time.chunk(2, dim=1)
+            h = self.norm2(h) * (1 + scale) + shift
+        else:
+            h = self.norm2(h if time is None else h + time)
+        h = self.conv2(F.silu(h))
         return (x if self.skip is None else self.skip(x)) + h
+
+    def _resample(self, x: Tensor, size: tuple[int, int] | None) -> Tensor:
+        if self.resample is None:
+            return x
+        return F.avg_pool2d(x, 2) if self.resample == "down" else double(x, size)
 
 
 class Downsample(nn.Module):
@@ -39,7 +65,7 @@ class Downsample(nn.Module):
     def __init__(self, width: int, *, symmetric: bool) -> None:
         super().__init__()
         self.symmetric = symmetric
-        self.conv = nn.Conv2d(width, width, 3, stride=2, padding=1 if symmetric else 0)
+        self.conv = Conv2d(width, width, 3, stride=2, padding=1 if symmetric else 0)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.conv(x if self.symmetric else F.pad(x, (0, 1, 0, 1)))
@@ -50,10 +76,15 @@ class Upsample(nn.Module):
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(width, width, 3, padding=1)
+        self.conv = Conv2d(width, width, 3, padding=1)
 
     def forward(self, x: Tensor, size: tuple[int, int] | None = None) -> Tensor:
         """`size` (H, W) is given where the doubled size would miss the skip's by one."""
-        if size is None:
-            return self.conv(F.interpolate(x, scale_factor=2.0, mode="nearest"))
-        return self.conv(F.interpolate(x, size=size, mode="nearest"))
+        return self.conv(double(x, size))
+
+
+def double(x: Tensor, size: tuple[int, int] | None) -> Tensor:
+    """Double the resolution, or bring it to `size`, by nearest neighbours."""
+    if size is None:
+        return F.interpolate(x, scale_factor=2.0, mode="nearest")
+    return F.interpolate(x, size=size, mode="nearest")
