@@ -76,3 +76,8 @@ def test_a_hub_that_answers_is_believed(cache: Path, answering) -> None:
         hub.fetch("nobody/nothing")
     with pytest.raises(MaquetteError, match="org/model/FILE, such as v1.ckpt"):
         hub.fetch("somebody/model")
+
+
+def test_of_a_flat_folder_what_is_at_the_top_is_fetched() -> None:
+    top = ["model_index.json", "config.json", "scheduler_config.json", "diffusion_pytorch_model.safetensors"]
+    assert sorted(hub.wanted_files([*top, "diffusion_pytorch_model.bin", "README.md", "image.png"])) == sorted(top)

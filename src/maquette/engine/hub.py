@@ -12,13 +12,15 @@ from maquette.errors import MaquetteError
 NAME = re.compile(r"[\w.-]+/[\w.-]+(/[\w./ -]+)?", re.ASCII)
 PATIENCE = 5.0  # seconds that the hub has to answer the first question
 SUFFIXES = (".safetensors", ".ckpt", ".pt", ".pth", ".bin", ".gguf", ".json")
+# The oldest folders, of one network in pixels, keep everything at the top.
 _SMALL = re.compile(
-    r"model_index\.json|[^/]+/config\.json|scheduler/scheduler_config\.json|"
-    r"tokenizer(_\d)?/(vocab\.json|merges\.txt|tokenizer\.json|tokenizer_config\.json|special_tokens_map\.json)"
+    r"model_index\.json|([^/]+/)?config\.json|(scheduler/)?scheduler_config\.json|"
+    r"tokenizer(_\d)?/(vocab\.json|merges\.txt|vocab\.txt|spiece\.model|tokenizer\.json|tokenizer_config\.json|"
+    r"special_tokens_map\.json)"
 )
 _WEIGHTS = re.compile(
-    r"(?P<folder>unet|transformer|vae|vqvae|text_encoder(_\d)?)/"
-    r"(?P<stem>diffusion_pytorch_model|model|pytorch_model)"
+    r"((?P<folder>unet|transformer|vae|vqvae|bert|text_encoder(_\d)?)/(diffusion_pytorch_model|model|pytorch_model)|"
+    r"diffusion_pytorch_model)"
     r"(\.(?P<variant>[\w-]+))?(-\d{5}-of-\d{5})?(?P<ending>\.safetensors|\.bin)(\.index(\.(?P<late>[\w-]+))?\.json)?"
 )
 
@@ -93,7 +95,7 @@ def wanted_files(files: Sequence[str], variant: str | None = None) -> list[str]:
         match = _WEIGHTS.fullmatch(file)
         if match is not None:
             its = match["variant"] or match["late"] or ""
-            found.setdefault(match["folder"], {}).setdefault((match["ending"], its), []).append(file)
+            found.setdefault(match["folder"] or "", {}).setdefault((match["ending"], its), []).append(file)
     for choices in found.values():
         order = [(ending, its) for ending in (".safetensors", ".bin") for its in dict.fromkeys((variant or "", ""))]
         chosen = next(key for key in (*order, *sorted(choices, reverse=True)) if key in choices)

@@ -13,7 +13,7 @@ from maquette.text.tokenizer import CLIPTokenizer
 
 # Models on the hub that carry the tokenizers of the published families, in the order in which the cache is searched.
 CLIP_FILES = ("vocab.json", "merges.txt")
-T5_FILES = ("tokenizer.json",)
+T5_FILES = tuple(T5Tokenizer.FILES)
 CLIP_PLACES = (
     ("openai/clip-vit-large-patch14", ""),
     ("stable-diffusion-v1-5/stable-diffusion-v1-5", "tokenizer/"),
@@ -36,7 +36,7 @@ HELP = {
         "hf download openai/clip-vit-large-patch14 vocab.json merges.txt",
     ),
     "t5": (
-        "T5's tokenizer.json",
+        "T5's tokenizer.json or spiece.model",
         "hf download black-forest-labs/FLUX.1-schnell tokenizer_2/tokenizer.json",
     ),
 }
@@ -104,13 +104,16 @@ def _cached(kind: str) -> Iterator[Path]:
     files = CLIP_FILES if kind == "clip" else T5_FILES
     for repository, folder in CLIP_PLACES if kind == "clip" else T5_PLACES:
         paths = [try_to_load_from_cache(repository, folder + file) for file in files]
-        if all(isinstance(path, str) for path in paths):
-            yield Path(str(paths[0])).parent
+        there = [path for path in paths if isinstance(path, str)]
+        if len(there) == len(paths) or (there and kind == "t5"):
+            yield Path(there[0]).parent
 
 
 def _is_of_kind(place: Path, kind: str) -> bool:
     """Whether a folder, or a tokenizer.json, holds a tokenizer of the kind."""
     if kind == "clip" and place.is_dir() and all((place / name).is_file() for name in CLIP_FILES):
+        return True
+    if kind == "t5" and (place.suffix == ".model" or (place / "spiece.model").is_file()):
         return True
     whole = place / "tokenizer.json" if place.is_dir() else place
     if not whole.is_file() or whole.suffix != ".json":

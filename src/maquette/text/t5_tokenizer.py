@@ -1,19 +1,35 @@
-"""T5's tokenizer (Raffel et al. 2020; Kudo 2018): a unigram model over pieces of words, from a `tokenizer.json`."""
+"""T5's tokenizer (Raffel et al. 2020; Kudo 2018): a unigram model over pieces of words."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import ClassVar, Self
 
 from tokenizers import Tokenizer
 
 from maquette.errors import MaquetteError
 from maquette.text.prompt import Place
+from maquette.text.sentencepiece_model import read_sentencepiece
 
 FILE = "tokenizer.json"
 
 
+def read_json(path: Path) -> Tokenizer:
+    """The tokenizer of a `tokenizer.json`."""
+    return Tokenizer.from_file(str(path))
+
+
 class T5Tokenizer:
     """Text to ids: the pieces, the end mark, then padding up to `length`."""
+
+    FILES: ClassVar[Mapping[str, Callable[[Path], Tokenizer]]] = {FILE: read_json, "spiece.model": read_sentencepiece}
+    """The files that hold one, the best first, and how they are read; other names count by their endings."""
+    CONFIG: ClassVar[Mapping[str, str]] = {
+        "tokenizer_class": "T5TokenizerFast",
+        "eos_token": "</s>",
+        "unk_token": "<unk>",
+    }
+    """What other programs are told."""
 
     def __init__(self, tokenizer: Tokenizer, *, length: int, pad: int) -> None:
         self._tokenizer = tokenizer
@@ -22,17 +38,21 @@ class T5Tokenizer:
         self.length, self.pad = length, pad
 
     @classmethod
-    def read(cls, path: Path, *, length: int, pad: int = 0) -> "T5Tokenizer":
-        """Read a `tokenizer.json`, or the one in a folder.
+    def read(cls, path: Path, *, length: int, pad: int = 0) -> Self:
+        """Read one of `FILES`, or the first of them in a folder.
 
         Raises:
             MaquetteError: the file is missing or damaged.
         """
-        file = path / FILE if path.is_dir() else path
+        names = " or ".join(cls.FILES)
+        file = next((path / name for name in cls.FILES if (path / name).is_file()), path)
+        reader = next((read for name, read in cls.FILES.items() if Path(name).suffix == file.suffix), read_json)
         try:
-            return cls(Tokenizer.from_file(str(file)), length=length, pad=pad)
+            return cls(reader(file), length=length, pad=pad)
+        except MaquetteError:
+            raise
         except Exception as error:  # the library raises bare exceptions
-            raise MaquetteError(f"{path}: holds no T5 tokenizer ({error}); it needs {FILE}") from error
+            raise MaquetteError(f"{path}: holds no {cls.__name__} ({error}); it needs {names}") from error
 
     def write(self, folder: Path) -> None:
         """Write the files that `read` and other programs open."""
@@ -40,13 +60,8 @@ class T5Tokenizer:
         self._tokenizer.no_truncation()
         self._tokenizer.save(str(folder / FILE))
         self._tokenizer.enable_truncation(self.length)
-        config = {
-            "tokenizer_class": "T5TokenizerFast",
-            "model_max_length": self.length,
-            "eos_token": "</s>",
-            "pad_token": self._tokenizer.id_to_token(self.pad),
-            "unk_token": "<unk>",
-        }
+        pad = self._tokenizer.id_to_token(self.pad)
+        config = {**self.CONFIG, "model_max_length": self.length, "pad_token": pad}
         (folder / "tokenizer_config.json").write_text(json.dumps(config, indent=2) + "\n", "utf-8")
 
     def __len__(self) -> int:
