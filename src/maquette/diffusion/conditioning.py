@@ -18,6 +18,8 @@ class Conditioning:
     concat: Tensor | None = None  # (B, C, H, W)  mask, depth, semantic map, low-resolution image
     guidance: Tensor | None = None  # (B,)        guidance-distilled models
     control: tuple[Tensor, ...] = ()  #           residuals, one for each skip or block
+    features: tuple[Tensor, ...] = ()  #          (B, C, h, w) of an adapter, one for each level on the way down
+    unwanted: Tensor | None = None  # (B,)        1 where a row says what is not wanted, for what is told by halves
 
     def map(self, change: Callable[[Tensor], Tensor]) -> "Conditioning":
         """Apply ``change`` to every tensor."""
@@ -25,8 +27,15 @@ class Conditioning:
         def each(part: Tensor | None) -> Tensor | None:
             return None if part is None else change(part)
 
-        control = tuple(change(part) for part in self.control)
-        return Conditioning(each(self.tokens), each(self.vector), each(self.concat), each(self.guidance), control)
+        return Conditioning(
+            tokens=each(self.tokens),
+            vector=each(self.vector),
+            concat=each(self.concat),
+            guidance=each(self.guidance),
+            control=tuple(map(change, self.control)),
+            features=tuple(map(change, self.features)),
+            unwanted=each(self.unwanted),
+        )
 
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> "Conditioning":
         """Move to a device and cast to a floating-point type; without arguments, nothing changes."""
@@ -53,7 +62,7 @@ class Conditioning:
         """Concatenate batches that hold the same fields with the same shapes beside the first."""
         if not parts:
             raise MaquetteError("Conditioning.cat: got nothing to concatenate; give at least one")
-        if len({len(part.control) for part in parts}) > 1:
+        if len({(len(part.control), len(part.features)) for part in parts}) > 1:
             raise MaquetteError("Conditioning.cat: got control residuals of different numbers; give the same to each")
         return Conditioning(
             tokens=_cat("tokens", [part.tokens for part in parts]),
@@ -61,6 +70,8 @@ class Conditioning:
             concat=_cat("concat", [part.concat for part in parts]),
             guidance=_cat("guidance", [part.guidance for part in parts]),
             control=tuple(torch.cat(residuals) for residuals in zip(*(part.control for part in parts), strict=True)),
+            features=tuple(torch.cat(features) for features in zip(*(part.features for part in parts), strict=True)),
+            unwanted=_cat("unwanted", [part.unwanted for part in parts]),
         )
 
 
