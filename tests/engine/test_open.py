@@ -7,6 +7,7 @@ from pathlib import Path
 import huggingface_hub.constants
 import pytest
 import torch
+from against_diffusers import CASES, QUANTISED, give, shard
 from safetensors import safe_open
 from small_models import (
     SMALL,
@@ -214,18 +215,9 @@ def test_shards_and_variants_of_a_folder_open(tmp_path: Path) -> None:
     model = maquette.open(path, device="cpu")
     folder = tmp_path / "folder"
     convert(model.recognition, folder, "diffusers", None, [])
-    whole = folder / "unet/diffusion_pytorch_model.safetensors"
-    with safe_open(whole, "pt") as file:
-        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    names, places = sorted(tensors), {}
-    for number, chosen in enumerate((names[::2], names[1::2]), 1):
-        shard = f"diffusion_pytorch_model-0000{number}-of-00002.safetensors"
-        write_safetensors(folder / "unet" / shard, {name: tensors[name] for name in chosen})
-        places |= dict.fromkeys(chosen, shard)
-    whole.unlink()
-    (folder / "unet/diffusion_pytorch_model.safetensors.index.json").write_text(json.dumps({"weight_map": places}))
+    shapes = {name: tensor.shape for name, tensor in shard(folder / "unet").items()}
     assert_same(model, maquette.open(folder, device="cpu"))
-    zeros = {name: torch.zeros_like(tensor) for name, tensor in tensors.items()}
+    zeros = {name: torch.zeros(shape) for name, shape in shapes.items()}
     write_safetensors(folder / "unet/diffusion_pytorch_model.fp16.safetensors", zeros)
     assert not any(tensor.any() for tensor in maquette.open(folder, device="cpu", variant="fp16").network.parameters())
 
@@ -272,3 +264,17 @@ def test_a_variant_that_no_part_has_is_an_error(tmp_path: Path) -> None:
     convert(recognise(write_original("dit", tmp_path)), tmp_path / "folder", "diffusers", None, [])
     with pytest.raises(MaquetteError, match="no part of it has the variant 'fp8'"):
         maquette.open(tmp_path / "folder", variant="fp8")
+
+
+@pytest.mark.parametrize("layout", QUANTISED)
+@pytest.mark.parametrize("name", ["SD 1", "FLUX.1 dev"])
+def test_a_quantised_denoiser_is_the_one_of_the_numbers_that_the_reference_reads(
+    name: str, layout: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = give(CASES[name], layout, tmp_path)
+    assert_same(given.open(), maquette.open(given.file, device="cpu"))
+    assert run(["inspect", str(given.path), "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    precision = report["parts"]["denoiser"]["precision"]
+    assert {layout.removeprefix("GGUF "), "float32"} <= set(precision)
+    assert report["family"] == CASES[name].family

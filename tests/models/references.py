@@ -105,6 +105,7 @@ class Kind:
     inputs: Callable[..., dict[str, Any]]
     ours: Callable[..., Outputs]
     theirs: Callable[..., Outputs]
+    randomise: Callable[..., nn.Module] = randomise
 
 
 def noise(*shape: int, seed: int = 1) -> Tensor:
@@ -264,9 +265,9 @@ KINDS: Mapping[type, Kind] = {
 
 
 @torch.no_grad()
-def compare(spec: Any, **options: Any) -> dict[str, float]:
+def compare(spec: Any, kinds: Mapping[type, Kind] = KINDS, **options: Any) -> dict[str, float]:
     """The relative error of each output of our network with random weights; `options` are those of its inputs."""
-    kind = KINDS[type(spec)]
-    network = randomise(kind.network(spec))
+    kind = kinds[type(spec)]
+    network = kind.randomise(kind.network(spec))
     inputs = kind.inputs(spec, **options)
     return errors(kind.ours(network, **inputs), kind.theirs(kind.reference(network), **inputs))

@@ -1,10 +1,14 @@
 """Our transformers and their references, as `references` has them for the U-Net, the autoencoder and CLIP."""
 
+from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
+import references
 import torch
+from accelerate import init_empty_weights
 from diffusers import DiTTransformer2DModel, FluxPipeline, FluxTransformer2DModel, SD3Transformer2DModel
-from references import Kind, Outputs, errors, noise
+from references import Kind, Outputs, noise
 from torch import Tensor, nn
 from transformers import T5Config, T5EncoderModel
 
@@ -58,7 +62,8 @@ def randomise(network: nn.Module, seed: int = 0) -> nn.Module:
 
 
 def mmdit_reference(network: MMDiT) -> SD3Transformer2DModel:
-    reference = SD3Transformer2DModel.from_config(mmdit_config.to_config(network.spec))
+    with init_empty_weights():
+        reference = SD3Transformer2DModel.from_config(mmdit_config.to_config(network.spec))
     reference.load_state_dict(dict(mmdit_names.DIFFUSERS.write(network.state_dict(), network)), assign=True)
     return reference.eval()
 
@@ -86,7 +91,8 @@ def mmdit_theirs(
 
 
 def flux_reference(network: Flux) -> FluxTransformer2DModel:
-    reference = FluxTransformer2DModel.from_config(flux_config.to_config(network.spec))
+    with init_empty_weights():
+        reference = FluxTransformer2DModel.from_config(flux_config.to_config(network.spec))
     reference.load_state_dict(dict(flux_names.DIFFUSERS.write(network.state_dict(), network)), assign=True)
     return reference.eval()
 
@@ -138,7 +144,8 @@ def flux_theirs(
 
 def dit_reference(network: DiT) -> DiTTransformer2DModel:
     """Diffusers' DiT with the frequencies i / half that the published weights were trained with, not i / (half - 1)."""
-    reference = DiTTransformer2DModel.from_config(dit_config.to_config(network.spec))
+    with init_empty_weights():
+        reference = DiTTransformer2DModel.from_config(dit_config.to_config(network.spec))
     reference.load_state_dict(dict(dit_names.DIFFUSERS.write(network.state_dict(), network)), assign=True)
     for block in reference.transformer_blocks:
         block.norm1.emb.time_proj.downscale_freq_shift = 0
@@ -169,7 +176,8 @@ def dit_theirs(network: DiTTransformer2DModel, *, x: Tensor, t: Tensor, classes:
 
 
 def t5_reference(network: T5) -> T5EncoderModel:
-    reference = T5EncoderModel(T5Config(**t5_config.to_config(network.spec)))
+    with init_empty_weights():
+        reference = T5EncoderModel(T5Config(**t5_config.to_config(network.spec)))
     written = dict(t5_names.DIALECTS[0].write(network.state_dict(), network))
     twice = {"encoder.embed_tokens.weight": written["shared.weight"]}  # one tensor under two names
     reference.load_state_dict(written | twice, assign=True)
@@ -189,18 +197,11 @@ def t5_theirs(network: T5EncoderModel, *, ids: Tensor) -> Outputs:
     return {"states": network(ids).last_hidden_state}
 
 
-KINDS: dict[type, Kind] = {
-    MMDiTSpec: Kind(MMDiT, mmdit_reference, mmdit_inputs, mmdit_ours, mmdit_theirs),
-    FluxSpec: Kind(Flux, flux_reference, flux_inputs, flux_ours, flux_theirs),
-    DiTSpec: Kind(DiT, dit_reference, dit_inputs, dit_ours, dit_theirs),
-    T5Spec: Kind(T5, t5_reference, t5_inputs, t5_ours, t5_theirs),
+KINDS: Mapping[type, Kind] = {
+    MMDiTSpec: Kind(MMDiT, mmdit_reference, mmdit_inputs, mmdit_ours, mmdit_theirs, randomise),
+    FluxSpec: Kind(Flux, flux_reference, flux_inputs, flux_ours, flux_theirs, randomise),
+    DiTSpec: Kind(DiT, dit_reference, dit_inputs, dit_ours, dit_theirs, randomise),
+    T5Spec: Kind(T5, t5_reference, t5_inputs, t5_ours, t5_theirs, randomise),
 }
 
-
-@torch.no_grad()
-def compare(spec: Any, **options: Any) -> dict[str, float]:
-    """The relative error of each output of our network with random weights; `options` are those of its inputs."""
-    kind = KINDS[type(spec)]
-    network = randomise(kind.network(spec))
-    inputs = kind.inputs(spec, **options)
-    return errors(kind.ours(network, **inputs), kind.theirs(kind.reference(network), **inputs))
+compare = partial(references.compare, kinds=KINDS)
