@@ -33,13 +33,16 @@ def join_heads(x: Tensor) -> Tensor:
 
 
 class SelfAttention(nn.Module):
-    """Tokens (B, L, width) look at each other; queries, keys and values in one product (rows q, k, v)."""
+    """Tokens (B, L, width) look at each other; queries, keys and values (`inner` wide) in one product (rows q, k, v)."""
 
-    def __init__(self, width: int, heads: int, *, bias: bool = False, attend: Attend = attend) -> None:
+    def __init__(
+        self, width: int, heads: int, *, inner: int | None = None, bias: bool = False, attend: Attend = attend
+    ) -> None:
         super().__init__()
         self.heads = heads
-        self.qkv = nn.Linear(width, 3 * width, bias=bias)
-        self.out = nn.Linear(width, width)
+        inner = width if inner is None else inner
+        self.qkv = nn.Linear(width, 3 * inner, bias=bias)
+        self.out = nn.Linear(inner, width)
         self.attend = attend
 
     def forward(self, x: Tensor) -> Tensor:
