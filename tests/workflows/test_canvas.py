@@ -21,6 +21,7 @@ from maquette.workflows.canvas import (
     from_text,
     hash_image,
     mask_to_tensor,
+    open_image,
     read_depth,
     read_image,
     read_mask,
@@ -179,6 +180,26 @@ def test_pictures_are_turned_upright(orientation: int, kind: str) -> None:
     upright = ImageOps.exif_transpose(Image.open(BytesIO(data))).convert("RGB")
     assert np.array_equal(pixels(read_image(data)), np.asarray(upright))
     assert upright.size == ((32, 16) if orientation < 5 else (16, 32))
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF"])
+def test_a_picture_opened_once_is_read_as_its_file_is(kind: str) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    data = encoded(noisy(), kind, exif=exif)
+    opened = open_image(data)
+    assert opened.size == (16, 24)
+    assert same(read_image(opened), read_image(data))
+    assert same(read_mask(opened, (16, 24)), read_mask(data, (16, 24)))
+
+
+def test_an_opened_picture_keeps_what_a_mask_or_a_map_of_depth_needs() -> None:
+    clear = with_clear(palette(), 1)
+    assert read_mask(open_image(clear), (2, 1)).tobytes() == read_mask(clear, (2, 1)).tobytes() == b"\0\xff"
+    assert read_depth(open_image(deep(3, 40_000)), (2, 1)).tolist() == [[[[3.0, 40_000.0]]]]
+    given = noisy()
+    open_image(given).paste(0, (0, 0, 24, 16))
+    assert same(given, noisy())
 
 
 def test_masks_are_turned_upright_too() -> None:

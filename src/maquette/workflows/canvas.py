@@ -61,13 +61,15 @@ def read_image(source: Source) -> Image.Image:
 
 
 def open_image(source: Source) -> Image.Image:
-    """A picture as its file has it, with all its channels and bits, unpacked and upright.
+    """A picture as its file has it, with all its channels and bits, unpacked and upright; what the others here read.
 
     Raises:
         MaquetteError: it is missing, damaged, no picture, or larger than `MAX_PIXELS`.
     """
     with _opened(source) as image:
-        return image.copy()
+        kept = image.copy()
+    kept.info = {key: value for key, value in image.info.items() if key == "transparency"}  # EXIF would turn it again
+    return kept
 
 
 def read_mask(source: Source, size: tuple[int, int]) -> Image.Image:

@@ -110,8 +110,7 @@ def detector(path: Path | str, trusted: bool = False, least: float = 0.3) -> Fin
 
     def find(image: Image.Image) -> list[Found]:
         with _explained(file):  # ultralytics reads an ONNX file when it is first asked
-            result = model.predict(image.convert("RGB"), conf=least, verbose=False)[0]
-        return _seen(result, image.size)
+            return _seen(model.predict(image.convert("RGB"), conf=least, verbose=False)[0], image.size)
 
     return find
 
