@@ -45,7 +45,7 @@ def test_names_go_there_and_back(dialect) -> None:
 def test_published_shape() -> None:
     with torch.device("meta"):
         network = Bert(BertSpec())
-    assert sum(each.numel() for each in network.parameters()) == 542_895_360  # with the logits, which nobody reads, 582M
+    assert sum(each.numel() for each in network.parameters()) == 542_895_360  # without logits
     assert from_config(to_config(BertSpec())) == BertSpec() == from_config({})
     with pytest.raises(MaquetteError, match="activation_function"):
         from_config({"activation_function": "relu"})

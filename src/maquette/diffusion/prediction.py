@@ -50,4 +50,9 @@ V = Prediction(lambda x0, noise, level: level.alpha * noise - level.sigma * x0, 
 VELOCITY = Prediction(lambda x0, noise, level: noise - x0, _x0_from_velocity)
 """``noise - x0``, the time derivative of a rectified flow (2209.03003)."""
 
-PREDICTIONS = {"epsilon": EPSILON, "sample": SAMPLE, "v": V, "velocity": VELOCITY}
+PRECONDITIONED = Prediction(
+    lambda x0, noise, level: -V.target(x0, noise, level), lambda output, x, level: V.x0(-output, x, level)
+)
+"""What EDM's network gives, ``-v`` (2206.00364, equation 7: c_skip, c_out and c_in with data of unit spread)."""
+
+PREDICTIONS = {"epsilon": EPSILON, "sample": SAMPLE, "v": V, "velocity": VELOCITY, "edm": PRECONDITIONED}

@@ -273,6 +273,64 @@ class RectifiedFlow:
         return shifted((step + 1.0) / self.steps, self.shift)
 
 
+@dataclass(frozen=True)
+class EDM:
+    """The continuous noise of EDM (Karras et al. 2022): the network's time is ``log(ratio) / 4``, table 1's c_noise.
+
+    The paper's x is data of spread ``sigma_data`` plus noise of a ratio from ``sigma_min`` to ``sigma_max``, and its
+    network reads that times c_in. With the data divided by ``sigma_data`` this is variance-preserving:
+    ``lam = log(sigma_data / ratio)``. A training step is an equal part of ``lam``.
+    """
+
+    sigma_min: float = 0.002
+    sigma_max: float = 80.0
+    sigma_data: float = 0.5
+    steps: int = 1000
+
+    def __post_init__(self) -> None:
+        if not (0.0 < self.sigma_min < self.sigma_max < math.inf and 0.0 < self.sigma_data < math.inf):
+            raise MaquetteError(
+                f"EDM: got noise from {self.sigma_min:g} to {self.sigma_max:g} on data of {self.sigma_data:g}; "
+                "all must be positive, and the first the smallest"
+            )
+
+    @property
+    def start(self) -> float:
+        """The time of ``sigma_max``."""
+        return math.log(self.sigma_max) / 4
+
+    @property
+    def end(self) -> float:
+        """The time of ``sigma_min``."""
+        return math.log(self.sigma_min) / 4
+
+    @overload
+    def at(self, t: float) -> Level: ...
+    @overload
+    def at(self, t: Tensor) -> Level: ...
+    def at(self, t: Scalar) -> Level:
+        """The level at time ``t``, from that of ``sigma_min`` to that of ``sigma_max``."""
+        if isinstance(t, Tensor):
+            lam = math.log(self.sigma_data) - 4 * t.to(torch.float64)
+            return _shaped(t, torch.sigmoid(2 * lam).sqrt(), torch.sigmoid(-2 * lam).sqrt())
+        if not self.end <= t <= self.start:
+            raise MaquetteError(f"EDM.at: got time {t}; this process has the times {self.end:g} to {self.start:g}")
+        return vp(float(t), math.log(self.sigma_data) - 4 * t)
+
+    def time(self, lam: float) -> float:
+        """The time at which ``log(alpha / sigma)`` is ``lam``, clamped to those that there are."""
+        return min(max((math.log(self.sigma_data) - lam) / 4, self.end), self.start)
+
+    @overload
+    def trained(self, step: float) -> float: ...
+    @overload
+    def trained(self, step: Tensor) -> Tensor: ...
+    def trained(self, step: Scalar) -> Scalar:
+        """Equal steps from the time of ``sigma_min`` to that of ``sigma_max``."""
+        part = step / (self.steps - 1)
+        return self.end * (1 - part) + self.start * part
+
+
 @overload
 def shifted(t: float, shift: float) -> float: ...
 @overload

@@ -33,7 +33,7 @@ def join_heads(x: Tensor) -> Tensor:
 
 
 class SelfAttention(nn.Module):
-    """Tokens (B, L, width) look at each other; queries, keys and values (`inner` wide) in one product (rows q, k, v)."""
+    """Tokens (B, L, width) look at each other; q, k and v, each `inner` wide, in one product (rows q, k, v)."""
 
     def __init__(
         self, width: int, heads: int, *, inner: int | None = None, bias: bool = False, attend: Attend = attend
