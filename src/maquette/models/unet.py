@@ -178,6 +178,7 @@ class UNetEncoder(Network):
             self.middle.append(Stage(self._res(previous, previous), self._transformer(previous, spec.middle)))
         if spec.middle:
             self.middle.append(Stage(self._res(previous, previous)))
+        self.up = nn.ModuleList()  # a whole U-Net's
 
     def _res(self, width_in: int, width_out: int, resample: Literal["down", "up"] | None = None) -> ResBlock:
         spec = self.spec
@@ -251,7 +252,6 @@ class UNet(UNetEncoder):
     def __init__(self, spec: UNetSpec) -> None:
         super().__init__(spec)
         skips, previous = list(self.skips), self.skips[-1]
-        self.up = nn.ModuleList()
         for level, width in enumerate(reversed(spec.widths)):
             for index, depth in enumerate(spec.up[level]):
                 last = index + 1 == len(spec.up[level]) and level + 1 < len(spec.widths)

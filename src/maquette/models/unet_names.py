@@ -14,7 +14,7 @@ from torch import Tensor
 
 from maquette.errors import MaquetteError
 from maquette.models import published, pyramid_names
-from maquette.models.unet import SpatialTransformer, UNet, UNetSpec
+from maquette.models.unet import SpatialTransformer, UNet, UNetEncoder, UNetSpec
 from maquette.nn.pyramid import SpatialAttention
 from maquette.nn.resnet import ResBlock
 from maquette.weights.dialect import (
@@ -94,7 +94,7 @@ class Place(NamedTuple):
     resample: str
 
 
-def places_original(network: UNet) -> Iterator[Place]:
+def places_original(network: UNetEncoder) -> Iterator[Place]:
     """One numbered list each for input, middle and output; a stage's parts are counted from 0."""
     for index in range(len(network.down)):
         block = f"input_blocks.{index + 1}"
@@ -106,7 +106,7 @@ def places_original(network: UNet) -> Iterator[Place]:
         yield Place(f"up.{index}", f"{block}.0", f"{block}.1", f"{block}.{1 if stage.transformer is None else 2}.conv")
 
 
-def places_diffusers(network: UNet) -> Iterator[Place]:
+def places_diffusers(network: UNetEncoder) -> Iterator[Place]:
     """Blocks are levels; each has its lists of residual blocks, transformers and resamplers."""
     level = position = 0
     for index, stage in enumerate(network.down):
@@ -132,12 +132,12 @@ def places_diffusers(network: UNet) -> Iterator[Place]:
 Attention = Callable[[SpatialAttention, str, str], Table]
 
 
-def original(network: UNet) -> Table:
+def original(network: UNetEncoder) -> Table:
     """The sources of the network's tensors in the original layout."""
     return _table(network, OUTER_ORIGINAL, RES_ORIGINAL, places_original(network), _attention_original)
 
 
-def diffusers(network: UNet, layout: pyramid_names.Layout = pyramid_names.DIFFUSERS) -> Table:
+def diffusers(network: UNetEncoder, layout: pyramid_names.Layout = pyramid_names.DIFFUSERS) -> Table:
     """The sources of the network's tensors in diffusers' layout; `layout` is that of attention without a context."""
     attention = partial(pyramid_names.attention, layout)
     return _table(network, OUTER_DIFFUSERS, RES_DIFFUSERS, places_diffusers(network), attention)
@@ -161,7 +161,7 @@ def _attention_original(attention: SpatialAttention, ours: str, theirs: str) -> 
     return table
 
 
-def _table(network: UNet, outer: Names, res: Names, places: Iterator[Place], attention: Attention) -> Table:
+def _table(network: UNetEncoder, outer: Names, res: Names, places: Iterator[Place], attention: Attention) -> Table:
     table = layers(network, "", "", outer)
     for place in places:
         stage = network.get_submodule(place.stage)
@@ -216,6 +216,24 @@ def spec_from_original(view: Weights) -> UNetSpec:
     return _spec(view, down, middle, up, OUTER_ORIGINAL, adaptive)
 
 
+def encoder_spec_from_original(view: Weights) -> UNetSpec:
+    """The spec of the U-Net whose way down and middle a view holds; the way up mirrors the way down."""
+    down = _levels(view, "input_blocks.{}", 1, lambda at: f"{at}.0.op.weight" in view)
+    middle = _middle(view, "middle_block.0.in_layers.0.weight", "middle_block.1")
+    return _spec(view, down, middle, _mirrored(down), OUTER_ORIGINAL, adaptive=False)
+
+
+def encoder_spec_from_diffusers(view: Weights) -> UNetSpec:
+    """As `encoder_spec_from_original`, in diffusers' layout."""
+    down = _levels_diffusers(view, "down_blocks")
+    middle = _middle(view, "mid_block.resnets.0.conv2.weight", "mid_block.attentions.0")
+    return _spec(view, down, middle, _mirrored(down), OUTER_DIFFUSERS, adaptive=False)
+
+
+def _mirrored(down: list[Level]) -> list[Level]:
+    return [Level(level.width, (*level.depths, *level.depths[-1:])) for level in reversed(down)]
+
+
 def _levels(view: Weights, pattern: str, first: int, ends_level: Callable[[str], bool]) -> list[Level]:
     """The levels of a numbered list; a new one starts behind each block that changes the resolution."""
     levels: list[Level] = []
@@ -236,12 +254,13 @@ def _levels(view: Weights, pattern: str, first: int, ends_level: Callable[[str],
 
 def spec_from_diffusers(view: Weights) -> UNetSpec:
     """Read the spec off a network in diffusers' layout; see `spec_from_weights`."""
-    down, up = (
-        [_level(view, f"{side}.{level}") for level in counted(view, f"{side}.{{}}.resnets.0.conv2.weight")]
-        for side in ("down_blocks", "up_blocks")
-    )
+    down, up = (_levels_diffusers(view, side) for side in ("down_blocks", "up_blocks"))
     middle = _middle(view, "mid_block.resnets.0.conv2.weight", "mid_block.attentions.0")
     return _spec(view, down, middle, up, OUTER_DIFFUSERS, _is_adaptive(view, RES_DIFFUSERS, "mid_block.resnets.0"))
+
+
+def _levels_diffusers(view: Weights, side: str) -> list[Level]:
+    return [_level(view, f"{side}.{level}") for level in counted(view, f"{side}.{{}}.resnets.0.conv2.weight")]
 
 
 def _level(view: Weights, block: str) -> Level:
@@ -279,12 +298,13 @@ def _spec(
     first_vector = f"{outer['vector_embed.up']}.weight"
     cross = next((name for name in view if name.endswith(".attn2.to_k.weight")), None)
     in_channels, linear = size(view, f"{outer['conv_in']}.weight", 1), _has_linear_projection(view)
+    conv_out = f"{outer['conv_out']}.weight"  # half a U-Net has none
     # SD 1.x has 8 heads everywhere and convolutions for proj_in; heads of 64 came together with linear layers. Of the
     # public exceptions the x4 upscaler takes 7 channels, and those without a context have heads of 32, or 8 in "adm".
     eight_heads = adaptive or (cross is not None and (not linear or in_channels == 7))
     spec = UNetSpec(
         in_channels=in_channels,
-        out_channels=size(view, f"{outer['conv_out']}.weight", 0),
+        out_channels=size(view, conv_out, 0) if conv_out in view else in_channels,
         widths=tuple(level.width for level in down),
         down=tuple(level.depths for level in down),
         middle=middle,

@@ -53,12 +53,12 @@ class SelfAttention(nn.Module):
 class CrossAttention(nn.Module):
     """Tokens (B, L, width) look at a context (B, M, context); keys and values in one product (rows k, v)."""
 
-    def __init__(self, width: int, context: int, heads: int, *, attend: Attend = attend) -> None:
+    def __init__(self, width: int, context: int, heads: int, *, out_bias: bool = True, attend: Attend = attend) -> None:
         super().__init__()
         self.heads = heads
         self.q = nn.Linear(width, width, bias=False)
         self.kv = nn.Linear(context, 2 * width, bias=False)
-        self.out = nn.Linear(width, width)
+        self.out = nn.Linear(width, width, bias=out_bias)
         self.attend = attend
 
     def forward(self, x: Tensor, context: Tensor) -> Tensor:

@@ -30,10 +30,10 @@ ACTIVATIONS: dict[str, Activation] = {
 class MLP(nn.Module):
     """up, activation, down: (..., width) -> (..., out)."""
 
-    def __init__(self, width: int, hidden: int, activation: str, out: int | None = None) -> None:
+    def __init__(self, width: int, hidden: int, activation: str, out: int | None = None, *, bias: bool = True) -> None:
         super().__init__()
-        self.up = nn.Linear(width, hidden)
-        self.down = nn.Linear(hidden, width if out is None else out)
+        self.up = nn.Linear(width, hidden, bias=bias)
+        self.down = nn.Linear(hidden, width if out is None else out, bias=bias)
         self.activation = ACTIVATIONS[activation]
 
     def forward(self, x: Tensor) -> Tensor:
