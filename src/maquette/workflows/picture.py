@@ -1,18 +1,17 @@
 """Pictures: from a tensor to PIL, and PNG files that carry the settings they were painted with.
 
 A file holds two texts: `parameters`, in A1111's infotext form for other programs, and `maquette`, the JSON that is
-read back exactly. Files appear whole or not at all.
+read back exactly. Pictures of other programs are read as well. Files appear whole or not at all.
 """
 
 import hashlib
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
-from typing import Any
 
 import torch
 from PIL import Image, PngImagePlugin
@@ -21,8 +20,14 @@ from torch import Tensor
 from maquette import __version__
 from maquette.errors import MaquetteError
 from maquette.weights.atomic_file import replacing
+from maquette.workflows.comfyui import read_graph
+from maquette.workflows.exif import read_exif
+from maquette.workflows.foreign import MAX_TEXT, Settings
 from maquette.workflows.infotext import read_infotext, write_infotext
+from maquette.workflows.invokeai import read_dream, read_metadata, read_sd_metadata
 from maquette.workflows.request import Request, Resolved
+
+CARRIERS = ("PNG", "JPEG", "WEBP", "AVIF")  # the formats that settings are read from
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,7 +55,7 @@ def encode_png(image: Image.Image, origin: Origin) -> bytes:
     record = {
         "version": __version__,
         "torch": torch.__version__,
-        "request": origin.request.model_dump(),
+        "request": origin.request.model_dump(exclude_none=True),
         "model_hash": origin.model_hash,
         "latent_hash": origin.latent_hash,
     }
@@ -63,32 +68,68 @@ def encode_png(image: Image.Image, origin: Origin) -> bytes:
 
 
 def read_texts(path: Path) -> dict[str, str]:
-    """The texts that a PNG carries in front of its pixels, which are not read."""
+    """The texts that a picture carries in front of its pixels, which are not read."""
+    Image.init()
     try:
-        with Image.open(path, formats=["PNG"]) as image:
-            return {str(key): str(value) for key, value in image.info.items() if isinstance(value, str)}
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise MaquetteError(f"cannot read {path} as a PNG picture: {error}") from None
+        with Image.open(path, formats=[name for name in CARRIERS if name in Image.OPEN]) as image:
+            texts = {str(key): value for key, value in image.info.items() if isinstance(value, str)}
+            if image.format != "PNG":
+                texts |= read_exif(image.getexif())
+    except Exception as error:  # Pillow raises errors of every kind where a file is damaged
+        raise MaquetteError(f"cannot read {path} as a PNG, JPEG, WebP or AVIF picture: {error}") from None
+    for name, text in texts.items():
+        if len(text) > MAX_TEXT:
+            raise MaquetteError(
+                f"the text {name!r:.40} in {path} has {len(text):,} characters; too many to be settings"
+            )
+    return texts
 
 
-def read_request(path: Path) -> Request:
-    """The request that a picture was painted from, by its JSON or else its infotext."""
+def read_settings(path: Path) -> Settings:
+    """What a picture says of its making: our own JSON, A1111's infotext, ComfyUI's graph or InvokeAI's metadata.
+
+    Raises:
+        MaquetteError: it says nothing, or what it says is damaged.
+    """
     texts = read_texts(path)
-    if "maquette" in texts:
-        return Request.read(_json_fields(texts["maquette"], path))
-    if "parameters" in texts:
-        return Request.read(read_infotext(texts["parameters"]))
+    for name, read in READERS.items():
+        if name in texts:
+            try:
+                return read(texts[name])
+            except MaquetteError as error:
+                raise MaquetteError(f"{path}: {error}") from None
     raise MaquetteError(f"{path} carries no settings; only pictures as they were saved do, not copies from a web page")
 
 
-def _json_fields(text: str, path: Path) -> Mapping[str, Any]:
+def read_request(path: Path) -> Request:
+    """The request that a picture was painted from, as far as its settings can be told in one."""
+    return Request.read(read_settings(path).fields)
+
+
+def _read_ours(text: str) -> Settings:
     try:
-        fields = json.loads(text)["request"]
+        told = json.loads(text)
+        fields = dict(told["request"])
     except (ValueError, KeyError, TypeError, RecursionError):
-        fields = None
-    if not isinstance(fields, dict):
-        raise MaquetteError(f"the text 'maquette' in {path} is not what Maquette writes; the picture was changed")
-    return fields
+        raise MaquetteError("the text 'maquette' is not what Maquette writes; the picture was changed") from None
+    hashes = {name: told.get(f"{name}_hash") for name in ("model", "latent")}
+    return Settings(
+        program="Maquette",
+        version=f"{told.get('version')} with torch {told.get('torch')}",
+        fields=fields,
+        hashes={name: digest for name, digest in hashes.items() if isinstance(digest, str)},
+    )
+
+
+READERS: dict[str, Callable[[str], Settings]] = {
+    "maquette": _read_ours,
+    "parameters": read_infotext,
+    "prompt": read_graph,
+    "invokeai_metadata": read_metadata,
+    "sd-metadata": read_sd_metadata,
+    "Dream": read_dream,
+}
+"""What reads a picture's text of this name; the first that a picture has is read."""
 
 
 def check_out(out: Path) -> None:
