@@ -41,6 +41,12 @@ def asked_of_sdpa(q: Tensor, k: Tensor) -> Tensor:
     return sdpa(q, k, torch.eye(k.shape[2]).expand(*k.shape[:2], -1, -1))
 
 
+def told_of(words: Words, tokens: Tensor | None = None, **options: int) -> AttentionMaps:
+    maps = AttentionMaps(**options)
+    maps.tell(words, tokens)
+    return maps
+
+
 def build(name: str):
     kind, spec = NETWORKS[name]
     network = outline(kind, spec)
@@ -75,7 +81,7 @@ def test_maps_are_what_the_network_looked_at(name: str, monkeypatch: pytest.Monk
             asked.append(asked_of_sdpa(q, k).mean(1)[:, TEXT * (q.shape == k.shape) :])
         return sdpa(q, k, v, **options)
 
-    maps = AttentionMaps(WORDS, slice(0, 2))
+    maps = told_of(WORDS, pictures=2)
     watched = maps.watch(plain, network)
     monkeypatch.setattr(F, "scaled_dot_product_attention", ask)
     assert all(torch.equal(watched(x, level, told), each) for level, each in zip((LEVEL, NEXT), expected, strict=True))
@@ -99,8 +105,8 @@ def test_maps_are_what_the_network_looked_at(name: str, monkeypatch: pytest.Monk
 @pytest.mark.parametrize("name", NETWORKS)
 def test_attention_is_as_before_afterwards(name: str) -> None:
     network, told, x = build(name)
-    AttentionMaps(WORDS).watch(denoiser(network, V), network)(x, LEVEL, told)
-    broken = AttentionMaps(WORDS).watch(denoiser(network, lambda *_: 1 / 0), network)
+    told_of(WORDS).watch(denoiser(network, V), network)(x, LEVEL, told)
+    broken = told_of(WORDS).watch(denoiser(network, lambda *_: 1 / 0), network)
     with pytest.raises(AttributeError):
         broken(x, LEVEL, told)
     assert all(module.attend is attend for module in network.modules() if hasattr(module, "attend"))
@@ -109,7 +115,7 @@ def test_attention_is_as_before_afterwards(name: str) -> None:
 def test_steps_of_one_level_are_one_and_batches_are_joined() -> None:
     network, told, x = build("unet")
     plain = denoiser(network, V)
-    once, twice, other = AttentionMaps(WORDS), AttentionMaps(WORDS), AttentionMaps(WORDS)
+    once, twice, other = told_of(WORDS), told_of(WORDS), told_of(WORDS)
     once.watch(plain, network)(x, LEVEL, told)
     other.watch(plain, network)(x.flip(0), LEVEL, told)
     ask = twice.watch(plain, network)
@@ -129,16 +135,47 @@ def test_steps_of_one_level_are_one_and_batches_are_joined() -> None:
         (lambda: once["pear"], "'pear' is not in the prompt; its words are red, apple"),
         (lambda: once.at("red", step=3), "at step 3 in layer None; there are 1 steps from 0, and the layers down.0"),
         (lambda: once.at("red", layer="dow"), "in layer dow"),
-        (lambda: AttentionMaps(WORDS)["red"], "nothing was painted while attention was recorded"),
+        (lambda: told_of(WORDS)["red"], "nothing was painted while attention was recorded"),
     ):
         with pytest.raises(MaquetteError, match=words):
             complain()
 
 
+def test_prompts_are_told_from_one_another_by_their_tokens() -> None:
+    """Two prompts and what is not wanted in one batch for two pictures; words of both, of one, at one step alone."""
+    network, _, _ = build("unet")
+    pears = Words((Token(1, "pear", (0, 4)), Token(4, "pear red", (5, 8))))
+    tokens, x = randn(3, TEXT, 64), randn(2, 4, 6, 10, seed=1)
+    first, second, unwanted = (Conditioning(each[None].repeat(2, 1, 1)) for each in tokens)
+    maps = AttentionMaps(pictures=2)
+    maps.tell(WORDS, first.tokens)
+    maps.tell(pears, second.tokens[:1])
+    ask = maps.watch(denoiser(network, V), network)
+    ask(torch.cat([x] * 3), LEVEL, Conditioning.cat([unwanted, second, first]))
+    ask(torch.cat([x] * 2), NEXT, Conditioning.cat([first, unwanted]))
+    ask(x, LEVEL, unwanted)
+    alone = {}
+    for words, told in ((WORDS, first), (pears, second)):
+        alone[words] = told_of(words, pictures=2)
+        watched = alone[words].watch(denoiser(network, V), network)
+        watched(x, LEVEL, told)
+        if words is WORDS:
+            watched(x, NEXT, told)
+    assert maps.times == [700.0, 300.0]
+    assert maps.words == ["red", "apple", "pear"]
+    found = maps.of(1)
+    assert torch.allclose(found.at("apple"), alone[WORDS].of(1).at("apple"), atol=1e-6)
+    assert torch.allclose(found.at("pear"), alone[pears].of(1).at("pear"), atol=1e-6)
+    both = (alone[WORDS].of(1).at("red", step=0) + alone[pears].of(1).at("red", step=0)) / 2
+    assert torch.allclose(found.at("red", step=0), both, atol=1e-6)
+    with pytest.raises(MaquetteError, match="'pear' was not told at step 1"):
+        found.at("pear", step=1)
+
+
 def test_memory_is_bounded_by_coarser_maps() -> None:
     network, told, x = build("unet")
     x = randn(3, 4, 16, 16)
-    free, bound = AttentionMaps(WORDS), AttentionMaps(WORDS, memory=20_000)
+    free, bound = told_of(WORDS), told_of(WORDS, memory=20_000)
     for maps in (free, bound):
         for level in (LEVEL, NEXT):
             maps.watch(denoiser(network, V), network)(x, level, told)

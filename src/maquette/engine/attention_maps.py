@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from maquette.diffusion.conditioning import Conditioning
 from maquette.diffusion.denoise import Denoiser
 from maquette.diffusion.process import Level
-from maquette.engine.words import Words, find_words
+from maquette.engine.words import Words, find_words, missing
 from maquette.errors import MaquetteError
 from maquette.models.flux import SingleBlock
 from maquette.nn.attention import Attend, CrossAttention
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 
 MEMORY = 2**28  # bytes of maps kept; where they become more, the finest are halved
 AT_ONCE = 2**22  # probabilities computed at a time
-FIRST = slice(0, 1)
 
 
 @dataclass
@@ -50,24 +49,30 @@ class AttentionMaps:
     pictures are taken apart by `of`.
     """
 
-    def __init__(self, words: Words, rows: slice = FIRST, *, memory: int = MEMORY) -> None:
-        """Maps of the words for those `rows` of each batch that are told of them, one for each picture."""
-        self.words, self.rows, self._memory = words, rows, memory
+    def __init__(self, pictures: int = 1, *, memory: int = MEMORY) -> None:
+        """Maps of so many pictures that are painted together, in at most so many bytes."""
+        self._pictures, self._memory = pictures, memory
+        self._told: list[tuple[Words, Tensor | None]] = []
         self.times: list[float] = []
         """The time of each step: of each noise level at which the network was asked."""
         self._sizes: list[tuple[int, int]] = []  # of the latent at each step
-        self._seen: dict[tuple[str, int], Seen] = {}
+        self._seen: dict[tuple[int, str, int], Seen] = {}  # by prompt, layer and step
         self._numbers = 0  # kept so far
         self._side: float = math.inf  # finer maps are halved
 
     @property
     def layers(self) -> list[str]:
         """The attention layers that looked at the text, by their names in the network."""
-        return list(dict.fromkeys(layer for layer, _ in self._seen))
+        return list(dict.fromkeys(layer for _, layer, _ in self._seen))
+
+    @property
+    def words(self) -> list[str]:
+        """Each word of the prompts once, in order; Chinese, which has no blanks, up to the next mark."""
+        return list(dict.fromkeys(name for words, _ in self._told for name in words.names))
 
     def __len__(self) -> int:
         """Of how many pictures these are the maps."""
-        return next((len(seen.total) for seen in self._seen.values()), 0)
+        return self._pictures
 
     def __getitem__(self, word: str) -> Tensor:
         """Where the model looked for a word, (h, w): all steps and layers together, 0 where least and 1 where most.
@@ -88,19 +93,27 @@ class AttentionMaps:
         Raises:
             MaquetteError: the word is not in the prompt, nothing was seen, or these are the maps of several pictures.
         """
-        columns = [self.words.positions.index(position) for position in self.words.find(word)]
-        if len(self) > 1:
+        if len(self) != 1:
             raise MaquetteError(f"these are the attention maps of {len(self)} pictures; take those of one by .of(k)")
-        maps = [seen.mean[:, columns].sum(1, keepdim=True) for seen in self._chosen(step, layer)]
+        columns = {k: [words.positions.index(each) for each in words.find(word)] for k, words in self._prompts()}
+        if not any(columns.values()):
+            raise missing(word, [words for words, _ in self._told])
+        maps = [seen.mean[:, columns[k]].sum(1, keepdim=True) for k, seen in self._chosen(step, layer) if columns[k]]
+        if not maps:
+            raise MaquetteError(f"{word!r} was not told at step {step}; leave out the step")
         size = max((each.shape[2:] for each in maps), key=math.prod)
         resized = [F.interpolate(each, size, mode="bilinear", align_corners=False) for each in maps]
         return torch.stack(resized).mean(0)[0, 0]
 
-    def _chosen(self, step: int | None, layer: str | None) -> list[Seen]:
+    def _prompts(self) -> Iterator[tuple[int, Words]]:
+        yield from ((k, words) for k, (words, _) in enumerate(self._told))
+
+    def _chosen(self, step: int | None, layer: str | None) -> list[tuple[int, Seen]]:
+        """What was seen of each prompt at a step, or at all, in a layer, or in all."""
         number = step if step is None or step >= 0 else step + len(self.times)
         chosen = [
-            seen
-            for (name, when), seen in self._seen.items()
+            (prompt, seen)
+            for (prompt, name, when), seen in self._seen.items()
             if number in (None, when) and (layer is None or f"{name}.".startswith(f"{layer}."))
         ]
         if not chosen and not self._seen:
@@ -116,33 +129,59 @@ class AttentionMaps:
         """The maps of one of the pictures."""
         if not 0 <= picture < len(self):
             raise MaquetteError(f"there are attention maps of {len(self)} pictures, numbered from 0; got {picture}")
-        return self._with({key: Seen(seen.total[picture, None], seen.times) for key, seen in self._seen.items()})
+        return self._with(1, {key: Seen(seen.total[picture, None], seen.times) for key, seen in self._seen.items()})
 
     @staticmethod
     def join(parts: "Sequence[AttentionMaps]") -> "AttentionMaps":
         """The maps of all pictures of several batches that were painted alike."""
-        keys = parts[0]._seen
+        keys, least = parts[0]._seen, min(part._side for part in parts)
         return parts[0]._with(
-            {key: Seen(torch.cat([part._seen[key].total for part in parts]), seen.times) for key, seen in keys.items()}
+            sum(map(len, parts)),
+            {
+                key: Seen(torch.cat([_at_most(part._seen[key].total, least) for part in parts]), seen.times)
+                for key, seen in keys.items()
+            },
         )
 
-    def _with(self, seen: dict[tuple[str, int], Seen]) -> "AttentionMaps":
-        other = AttentionMaps(self.words, self.rows, memory=self._memory)
-        other.times, other._sizes, other._seen = self.times, self._sizes, seen
+    def _with(self, pictures: int, seen: dict[tuple[int, str, int], Seen]) -> "AttentionMaps":
+        other = AttentionMaps(pictures, memory=self._memory)
+        other._told, other.times, other._sizes, other._seen = self._told, self.times, self._sizes, seen
         return other
+
+    def tell(self, words: Words, tokens: Tensor | None = None) -> None:
+        """Watch out for the words of a prompt, in those rows of a batch that are told these `tokens` (B or 1, L, C).
+
+        Without tokens, they are the first rows, one for each picture, as guidance asks. A prompt may be told again.
+        """
+        if words.positions and all(words != known for known, _ in self._told):
+            self._told.append((words, None if tokens is None else tokens.expand(len(self), -1, -1)))
 
     def watch(self, denoise: Denoiser, network: nn.Module) -> Denoiser:
         """The same answers, and what `network` looked at on the way to them is recorded."""
 
         def watched(x: Tensor, level: Level, conditioning: Conditioning) -> Tensor:
             tokens = conditioning.tokens
-            if tokens is None or not self.words.positions:
+            rows = {} if tokens is None else {k: self._rows(told, tokens) for k, (_, told) in enumerate(self._told)}
+            told = {k: found for k, found in rows.items() if found is not None}
+            if tokens is None or not told:
                 return denoise(x, level, conditioning)
             step = self._step(level, x)
-            with watching(network, tokens.shape[1], lambda layer, q, k: self._see(layer, step, q, k)):
+
+            def see(layer: str, q: Tensor, k: Tensor) -> None:
+                for prompt, found in told.items():
+                    self._see((prompt, layer, step), q[found], k[found])
+
+            with watching(network, tokens.shape[1], see):
                 return denoise(x, level, conditioning)
 
         return watched
+
+    def _rows(self, told: Tensor | None, tokens: Tensor) -> slice | None:
+        """Those of the tokens (B, L, C) that are what was told for each picture; None if it is not among them."""
+        blocks = [slice(first, first + len(self)) for first in range(0, len(tokens), len(self))]
+        if told is None:
+            return blocks[0]
+        return next((rows for rows in blocks if torch.equal(tokens[rows], told.to(tokens))), None)
 
     def _step(self, level: Level, x: Tensor) -> int:
         """The number of this noise level; that of the step before, if it was asked there already."""
@@ -153,12 +192,14 @@ class AttentionMaps:
         return len(self.times) - 1
 
     @torch.no_grad()
-    def _see(self, layer: str, step: int, q: Tensor, k: Tensor) -> None:
-        shares = probabilities(q[self.rows], k[self.rows], self.words.positions).transpose(1, 2)
+    def _see(self, key: tuple[int, str, int], q: Tensor, k: Tensor) -> None:
+        """Record queries of the picture and all keys, (pictures, heads, L, d), by prompt, layer and step."""
+        prompt, _, step = key
+        shares = probabilities(q, k, self._told[prompt][0].positions).transpose(1, 2)
         maps = _at_most(shares.unflatten(2, grid(shares.shape[2], *self._sizes[step])).cpu(), self._side)
-        known = self._seen.get((layer, step))
+        known = self._seen.get(key)
         if known is None:
-            self._seen[layer, step] = Seen(maps)
+            self._seen[key] = Seen(maps)
             self._numbers += maps.numel()
         else:
             known.total, known.times = known.total + maps, known.times + 1
@@ -170,16 +211,15 @@ class AttentionMaps:
 
 
 @contextmanager
-def recorded(model: "Model", prompt: str, *, rows: slice = FIRST) -> Iterator[AttentionMaps]:
-    """Record where a model looks for the words of a prompt, while pictures of one batch are painted from it.
+def recorded(model: "Model", prompt: str, *, pictures: int = 1) -> Iterator[AttentionMaps]:
+    """Record where a model looks for the words of a prompt, while so many pictures are painted from it together.
 
-        with recorded(model, "a cat and a dog") as maps:
-            model.txt2img("a cat and a dog")
-        maps["cat"]
-
-    `rows` are those of the batch that are told of the prompt: guidance puts them before the negative ones.
+    with recorded(model, "a cat and a dog") as maps:
+        model.txt2img("a cat and a dog")
+    maps["cat"]
     """
-    maps, plain = AttentionMaps(find_words(model, prompt), rows), model.denoiser
+    maps, plain = AttentionMaps(pictures), model.denoiser
+    maps.tell(find_words(model, prompt))
     model.denoiser = maps.watch(plain, model.network)
     try:
         yield maps

@@ -1,7 +1,7 @@
 """Which of the tokens that a network is told belong to a word of the prompt."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -51,24 +51,22 @@ class Words:
         return list(dict.fromkeys(word for text in self.texts for word in WORD.findall(text)))
 
     def find(self, word: str) -> list[int]:
-        """The positions of a word, wherever it stands in the prompt; letters in the midst of a Chinese text count.
-
-        Raises:
-            MaquetteError: the prompt does not hold it, or not as far as the text encoder reads.
-        """
+        """The positions of a word, wherever it stands in the prompt; letters in the midst of a Chinese text count."""
         places = {text: list(occurrences(word, text)) for text in self.texts}
         found = {
             token.position
             for token in self.tokens
             if any(begin < token.place[1] and token.place[0] < end for begin, end in places[token.text])
         }
-        if found:
-            return sorted(found)
-        if any(places.values()):
-            raise MaquetteError(
-                f"{word!r} stands behind the last token that the text encoder reads; shorten the prompt"
-            )
-        raise MaquetteError(f"{word!r} is not in the prompt; its words are {', '.join(self.names) or 'none'}")
+        return sorted(found)
+
+
+def missing(word: str, prompts: Sequence[Words]) -> MaquetteError:
+    """What to say of a word that none of the prompts has, or not as far as the text encoder reads."""
+    if any(place for words in prompts for text in words.texts for place in occurrences(word, text)):
+        return MaquetteError(f"{word!r} stands behind the last token that the text encoder reads; shorten the prompt")
+    names = dict.fromkeys(name for words in prompts for name in words.names)
+    return MaquetteError(f"{word!r} is not in the prompt; its words are {', '.join(names) or 'none'}")
 
 
 def occurrences(word: str, text: str) -> Iterator[Place]:
