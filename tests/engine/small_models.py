@@ -13,6 +13,8 @@ from torch import Tensor, nn
 from maquette.engine import kinds
 from maquette.engine.build import outline
 from maquette.engine.kinds import Kind
+from maquette.models.bert import BertSpec
+from maquette.models.class_embedder import ClassEmbedderSpec
 from maquette.models.clip import CLIPTextSpec
 from maquette.models.dit import DiTSpec
 from maquette.models.flux import FluxSpec
@@ -20,12 +22,14 @@ from maquette.models.mmdit import MMDiTSpec
 from maquette.models.t5 import T5Spec
 from maquette.models.unet import UNetSpec
 from maquette.models.vae import VAESpec
+from maquette.models.vq import VQSpec
 from maquette.text.tokenizer import CLIPTokenizer
 from maquette.weights.safetensors_file import write_safetensors
 from maquette.weights.view import InMemory, Weights, prefixed, union
 
 WORDS = ["a red apple on a table, green grass", "the blue cat sits under a small tree", "rain over the old town"]
 LENGTH = 20  # tokens of a text
+BERT_WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", *dict.fromkeys(" ".join(WORDS).replace(",", " ,").split())]
 PIECES = [*"abcdefghijklmnopqrstuvwxyz,", "▁", "▁the", "▁a", "▁red"]
 
 
@@ -51,6 +55,12 @@ def write_t5_tokenizer(folder: Path) -> Path:
     return folder
 
 
+def write_bert_tokenizer(folder: Path) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "vocab.txt").write_text("\n".join(BERT_WORDS) + "\n", "utf-8")
+    return folder
+
+
 VOCABULARY = len(clip_tokenizer())
 CLIP = CLIPTextSpec(
     vocabulary=VOCABULARY, positions=LENGTH, width=64, layers=3, heads=1, hidden=128, end=VOCABULARY - 1
@@ -73,6 +83,15 @@ REFINER = replace(REFINER, vector=128 + 5 * 256)
 SD3 = MMDiTSpec(width=128, layers=2, heads=2, context=256, vector=64 + 128, grid=16)
 SD35 = replace(SD3, qk_norm=True, dual=(0,))
 FLUX = FluxSpec(width=128, heads=1, double=2, single=1, context=256, vector=64)
+LDM = UNetSpec(
+    in_channels=3, out_channels=3, widths=(32, 64), down=((0,), (1,)), up=((1, 1), (0, 0)), context=None, head_width=32
+)
+CHURCHES = replace(LDM, in_channels=4, out_channels=4, head_width=None, heads=8, details="adm")
+LDM_CLASS = replace(SD1, in_channels=3, out_channels=3)
+LDM_TEXT = replace(SD1, context=96)
+VQ = VQSpec(widths=(32, 32), res_blocks=1, codes=50)
+CLASSES = ClassEmbedderSpec(rows=11, width=64)
+BERT = BertSpec(vocabulary=len(BERT_WORDS), positions=LENGTH, width=96, layers=2, heads=1, hidden=64)
 DIT = DiTSpec(size=8, width=64, layers=2, heads=1, classes=10)
 
 Placed = tuple[Kind, Any, str, str]  # kind, spec, prefix and layout in original files
@@ -87,17 +106,21 @@ class Small:
 
 
 def _sd(denoiser: Any, *texts: Placed, vae: Any = VAE, prefix: str = "first_stage_model.") -> dict[str, Placed]:
+    stage = kinds.VQ_STAGE if isinstance(vae, VQSpec) else kinds.KL_STAGE
     kind = next(kind for kind in kinds.KINDS if kind.network.__name__ == NETWORKS[type(denoiser)])
     names = ("text_encoder", "text_encoder_2", "text_encoder_3")
     if len(texts) == 1 and texts[0][2].endswith("embedders.0.model."):
         names = names[1:]
+    if texts and texts[0][0].role in OWN_PARTS:
+        names = (OWN_PARTS[texts[0][0].role],)
     return {
         "denoiser": (kind, denoiser, "model.diffusion_model.", "original"),
-        "vae": (kinds.KL_STAGE, vae, prefix, "original"),
+        "vae": (stage, vae, prefix, "original"),
         **dict(zip(names, texts, strict=False)),
     }
 
 
+OWN_PARTS = {"class": "class_embedder", "bert": "bert"}
 NETWORKS = {UNetSpec: "UNet", MMDiTSpec: "MMDiT", FluxSpec: "Flux", DiTSpec: "DiT"}
 SD3_TEXTS: tuple[Placed, ...] = (
     (kinds.CLIP, CLIP, "text_encoders.clip_l.transformer.", "transformers"),
@@ -111,6 +134,8 @@ SDXL_TEXTS: tuple[Placed, ...] = (
     (kinds.CLIP, CLIP, "conditioner.embedders.0.transformer.", "transformers"),
     (kinds.CLIP, LARGE, "conditioner.embedders.1.model.", "OpenCLIP"),
 )
+CLASS_TEXT: Placed = (kinds.CLASSES, CLASSES, "cond_stage_model.", "original")
+BERT_TEXT: Placed = (kinds.BERT, BERT, "cond_stage_model.transformer.", "original")
 REFINER_TEXT: Placed = (kinds.CLIP, LARGE, "conditioner.embedders.0.model.", "OpenCLIP")
 SMALL = {
     small.family: small
@@ -130,6 +155,10 @@ SMALL = {
         Small("flux-schnell", _sd(replace(FLUX, guidance=False), *FLUX_TEXTS, vae=VAE_16, prefix="vae.")),
         Small("flux-fill", _sd(replace(FLUX, in_channels=96), *FLUX_TEXTS, vae=VAE_16, prefix="vae.")),
         Small("flux-control", _sd(replace(FLUX, in_channels=32), *FLUX_TEXTS, vae=VAE_16, prefix="vae.")),
+        Small("ldm", _sd(LDM, vae=VQ)),
+        Small("ldm-churches", _sd(CHURCHES)),
+        Small("ldm-class", _sd(LDM_CLASS, CLASS_TEXT, vae=VQ)),
+        Small("ldm-text", _sd(LDM_TEXT, BERT_TEXT)),
         Small("dit", _sd(DIT)),
     )
 }
@@ -177,6 +206,10 @@ def write_original(family: str, folder: Path, *, only: tuple[str, ...] = (), tok
 
 def write_tokenizers(family: str, folder: Path) -> None:
     for name, (kind, *_) in SMALL[family].parts.items():
-        write: dict[str, Callable[[Path], Path]] = {"clip": write_clip_tokenizer, "t5": write_t5_tokenizer}
+        write: dict[str, Callable[[Path], Path]] = {
+            "clip": write_clip_tokenizer,
+            "t5": write_t5_tokenizer,
+            "bert": write_bert_tokenizer,
+        }
         if kind.role in write:
-            write[kind.role](folder / name.replace("text_encoder", "tokenizer"))
+            write[kind.role](folder / name.replace("text_encoder", "tokenizer").replace("bert", "tokenizer"))

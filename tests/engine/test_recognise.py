@@ -67,6 +67,9 @@ DENOISERS = {
     "flux-schnell": (kinds.FLUX, published.FLUX_SCHNELL),
     "flux-fill": (kinds.FLUX, published.FLUX_FILL),
     "flux-control": (kinds.FLUX, published.FLUX_CONTROL),
+    "ldm-churches": (kinds.UNET, published.LDM_CHURCHES_UNET),
+    "ldm-class": (kinds.UNET, published.LDM_IMAGENET_F4_UNET),
+    "ldm-text": (kinds.UNET, published.LDM_TEXT_UNET),
     "dit": (kinds.DIT, published.DIT["DiT-XL/2"]),
 }
 

@@ -6,6 +6,8 @@ from typing import Annotated, Any
 
 import typer
 
+from maquette import collector_paused
+
 SHOWN = 5  # names of a list that are printed
 GB = 1e9
 
@@ -19,8 +21,9 @@ def inspect(
     averaged: Annotated[bool, typer.Option(help="Look at the moving average in a training checkpoint.")] = False,
 ) -> None:
     """Say what a file is: family, layout, precision, what decided, what is missing, the memory it takes."""
-    from maquette.engine.recognise import Wishes
-    from maquette.engine.report import describe_file
+    with collector_paused():
+        from maquette.engine.recognise import Wishes
+        from maquette.engine.report import describe_file
 
     report = describe_file(file.expanduser(), Wishes(averaged=averaged), lora or ())
     typer.echo(json.dumps(report, indent=2, ensure_ascii=False) if as_json else "\n".join(lines(report)))
@@ -42,7 +45,7 @@ def lines(report: dict[str, Any]) -> list[str]:
     for word in ("absent", "surplus"):
         if report.get(word):
             said.append((word, shorten(report[word])))
-    for word in ("refusal", "modules", "ranks", "vectors"):
+    for word in ("modules", "ranks", "vectors"):
         if report.get(word):
             said.append((word, str(report[word])))
     said += report.get("training", {}).items()

@@ -14,17 +14,19 @@ from typing import Any
 import torch
 
 from maquette.diffusion.prediction import PREDICTIONS
-from maquette.diffusion.process import Discrete
+from maquette.diffusion.process import EDM, Discrete
 from maquette.engine.build import outline
 from maquette.engine.folder import INDEX
 from maquette.engine.kinds import Kind, find_dialect
 from maquette.engine.recognise import Recognition
 from maquette.engine.scheduler import scheduler_config
-from maquette.engine.tokens import find_tokenizer
+from maquette.engine.tokens import find_tokenizer, tokenizer_folder
 from maquette.errors import MaquetteError
-from maquette.families.family import Family, Latent, Reading
-from maquette.models.vae import VAESpec
+from maquette.families.family import Family, Reading
+from maquette.models import vq_config
+from maquette.models.unet import UNetSpec
 from maquette.models.vae_config import VAEConfig, to_config
+from maquette.models.vq import VQSpec
 from maquette.weights.precision import cast
 from maquette.weights.safetensors_file import write_safetensors
 from maquette.weights.view import Chosen, InMemory, Weights, prefixed, union
@@ -33,6 +35,8 @@ LAYOUTS = ("original", "diffusers")
 NETWORK_FILE, ENCODER_FILE = "diffusion_pytorch_model.safetensors", "model.safetensors"
 VERSION = "0.30.0"  # of the layout, as diffusers counts
 TRANSFORMERS = "transformers"
+TOKENIZERS = {"clip": "CLIPTokenizer", "t5": "T5TokenizerFast", "bert": "BertTokenizer"}
+LDM_BERT = ["latent_diffusion", "LDMBertModel"]  # diffusers' own class, beside the pipeline
 
 
 @dataclass(frozen=True)
@@ -102,8 +106,23 @@ def _original(found: Recognition, family: Family, dtype: torch.dtype | None) -> 
             piece = _with_spare_layers(piece, reading.skip)
         known = {"activation": reading.activation} if reading.kind == "clip" else {}
         yield _prefixed(piece, reading.layout, reading.prefix, found.path, known)
-    if family.process == Discrete.scaled_linear(zero_terminal_snr=True):
-        yield InMemory({"ztsnr": torch.zeros(1)})
+    yield InMemory(_marks(family))
+
+
+def _marks(family: Family) -> dict[str, torch.Tensor]:
+    """The small tensors of original files that say how noise and latents are."""
+    process, latent = family.process, family.latent
+    if process == Discrete.scaled_linear(zero_terminal_snr=True):
+        return {"ztsnr": torch.zeros(1)}
+    if latent.measured:
+        return {"scale_factor": torch.tensor(latent.scale, dtype=torch.float64)}
+    if isinstance(process, EDM) and isinstance(latent.scale, tuple):
+        spread = [1.0 / each for each in latent.scale]
+        return {"edm_mean": torch.tensor(latent.shift).double(), "edm_std": torch.tensor(spread).double()}
+    if isinstance(process, EDM):
+        bounds = {"sigma_min": process.sigma_min, "sigma_max": process.sigma_max}
+        return {f"edm_vpred.{name}": torch.tensor(value, dtype=torch.float64) for name, value in bounds.items()}
+    return {}
 
 
 def _prefixed(piece: Piece, layout: str, prefix: str, path: Path, known: Mapping[str, str]) -> Weights:
@@ -164,20 +183,22 @@ def _write_folder(
 ) -> None:
     index: dict[str, Any] = {"_class_name": family.pipeline, "_diffusers_version": VERSION}
     denoiser = _piece(found, "denoiser", dtype)
-    name = "unet" if denoiser.kind.classes == ("UNet2DConditionModel",) else "transformer"
+    name = "unet" if isinstance(denoiser.spec, UNetSpec) else "transformer"
     index[name] = write_network(folder / name, denoiser, "diffusers", denoiser.kind.to_config(denoiser.spec))
     if "vae" in found.parts:
         vae = _piece(found, "vae", dtype)
-        config = _vae_config(vae, family.latent)
-        index["vae"] = write_network(folder / "vae", vae, "diffusers", config)
+        config = _vae_config(vae, family)
+        stage = "vqvae" if family.pipeline.startswith("LDM") else "vae"
+        index[stage] = write_network(folder / stage, vae, "diffusers", config)
     for reading in _readings(found, family):
         piece = _folder_encoder(_piece(found, reading.part, dtype), reading, found)
         config = piece.kind.to_config(piece.spec)
-        index[reading.part] = write_network(folder / reading.part, piece, TRANSFORMERS, config, ENCODER_FILE)
-        words = reading.part.replace("text_encoder", "tokenizer")
+        written = write_network(folder / reading.part, piece, TRANSFORMERS, config, ENCODER_FILE)
+        index[reading.part] = LDM_BERT if reading.kind == "bert" else written
+        words = tokenizer_folder(reading)
         tokenizer = find_tokenizer(reading, found.parts[reading.part].spec, found.path, tokenizers)
         tokenizer.write(folder / words)
-        index[words] = [TRANSFORMERS, "CLIPTokenizer" if reading.kind == "clip" else "T5TokenizerFast"]
+        index[words] = [TRANSFORMERS, TOKENIZERS[reading.kind]]
     scheduler = scheduler_config(family.process, family.prediction, by_size=family.shift_by_size)
     write_json(folder / "scheduler/scheduler_config.json", scheduler)
     index["scheduler"] = ["diffusers", scheduler["_class_name"]]
@@ -196,9 +217,12 @@ def _folder_encoder(piece: Piece, reading: Reading, found: Recognition) -> Piece
     return piece
 
 
-def _vae_config(piece: Piece, latent: Latent) -> dict[str, Any]:
-    if not isinstance(piece.spec, VAESpec):
-        return piece.kind.to_config(piece.spec)
+def _vae_config(piece: Piece, family: Family) -> dict[str, Any]:
+    latent = family.latent
+    if isinstance(family.process, EDM):  # diffusers leaves latents EDM's spread
+        latent = latent.divided(1.0 / family.process.sigma_data)
+    if isinstance(piece.spec, VQSpec) and isinstance(latent.scale, float):
+        return vq_config.to_config(vq_config.VQConfig(piece.spec, latent.scale))
     return to_config(VAEConfig(piece.spec, latent.scale, latent.shift, latent.overflows))
 
 

@@ -4,8 +4,12 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from maquette.errors import MaquetteError
 from maquette.families.family import Latent
 from maquette.models import (
+    bert_config,
+    bert_names,
+    class_embedder,
     clip_config,
     clip_names,
     dit_config,
@@ -16,6 +20,7 @@ from maquette.models import (
     mmdit_names,
     t5_config,
     t5_names,
+    unet2d_config,
     unet_config,
     unet_names,
     vae_config,
@@ -23,6 +28,8 @@ from maquette.models import (
     vq_config,
     vq_names,
 )
+from maquette.models.bert import Bert
+from maquette.models.class_embedder import ClassEmbedder
 from maquette.models.clip import CLIPText
 from maquette.models.dit import DiT
 from maquette.models.flux import Flux
@@ -51,7 +58,7 @@ class Kind:
 
     name: str
     role: str
-    """What it is in a model: "denoiser", "vae" (any first stage), "clip" or "t5"."""
+    """What it is in a model: "denoiser", "vae" (any first stage), or one of `TEXTS`."""
     network: type[Any]
     dialects: tuple[Dialect[Any, Any], ...]
     classes: tuple[str, ...]
@@ -74,6 +81,15 @@ def _vae_config(options: Options, where: str) -> Configured:
 def _vq_config(options: Options, where: str) -> Configured:
     found = vq_config.from_config(options, where)
     return Configured(found.spec, Latent(scale=found.scale))
+
+
+def _unet_config(options: Options, where: str) -> Any:
+    without_context = options.get("_class_name") == "UNet2DModel"
+    return (unet2d_config if without_context else unet_config).from_config(options, where)
+
+
+def _no_config(*_: Any) -> Any:
+    raise MaquetteError("diffusers has no class embedder; keep the model as one file")
 
 
 def _no_targets(network: Any, position: int) -> list[Target]:
@@ -117,10 +133,10 @@ UNET = Kind(
     name="U-Net",
     role="denoiser",
     network=UNet,
-    dialects=unet_names.DIALECTS,
-    classes=("UNet2DConditionModel",),
-    from_config=_spec(unet_config.from_config),
-    to_config=unet_config.to_config,
+    dialects=(unet_names.DIFFUSERS_OLD, *unet_names.DIALECTS),
+    classes=("UNet2DConditionModel", "UNet2DModel"),
+    from_config=_spec(_unet_config),
+    to_config=lambda spec: (unet2d_config if spec.context is None else unet_config).to_config(spec),
     targets=lambda network, position: unet_names.lora_targets(network),
 )
 VQ_STAGE = Kind(
@@ -163,8 +179,30 @@ T5_ENCODER = Kind(
     to_config=t5_config.to_config,
     targets=_t5_targets,
 )
-# A first stage with a codebook bears the marks of one without, so it is looked for first.
-KINDS = (FLUX, MMDIT, DIT, UNET, VQ_STAGE, KL_STAGE, CLIP, T5_ENCODER)
+BERT = Kind(
+    name="latent diffusion's BERT",
+    role="bert",
+    network=Bert,
+    dialects=bert_names.DIALECTS,
+    classes=("LDMBertModel",),
+    from_config=_spec(bert_config.from_config),
+    to_config=bert_config.to_config,
+    targets=_no_targets,
+)
+CLASSES = Kind(
+    name="class embedder",
+    role="class",
+    network=ClassEmbedder,
+    dialects=class_embedder.DIALECTS,
+    classes=(),
+    from_config=_spec(_no_config),
+    to_config=_no_config,
+    targets=_no_targets,
+)
+TEXTS = ("clip", "t5", "bert", "class")
+"""The roles of what tells a denoiser about a prompt."""
+# A first stage with a codebook bears the marks of one without, so it comes first; a class embedder's are common.
+KINDS = (FLUX, MMDIT, DIT, UNET, VQ_STAGE, KL_STAGE, CLIP, T5_ENCODER, BERT, CLASSES)
 
 
 def find_dialect(view: Weights) -> tuple[Kind, Dialect[Any, Any]] | None:

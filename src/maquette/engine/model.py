@@ -15,15 +15,19 @@ from maquette.diffusion.denoise import Denoiser, denoiser
 from maquette.diffusion.process import Process, RectifiedFlow
 from maquette.diffusion.schedules import flux_shift
 from maquette.engine.adapt import Change, Origin, apply, merge, open_loras, read_words
+from maquette.engine.preview import approximate, fit
 from maquette.engine.recognise import Recognition
 from maquette.engine.text import Encoder, TextEncoder, teach
 from maquette.errors import MaquetteError
 from maquette.families.family import Encoding, Latent, Told
+from maquette.models.pixels import Pixels
 from maquette.models.vae import VAE
 from maquette.models.vq import VQ
 from maquette.weights.lora import Report
 
 if TYPE_CHECKING:
+    from PIL.Image import Image
+
     from maquette.workflows.loop import Result
 
 LOW_AESTHETIC = 2.5  # what the refiner is told of what is not wanted
@@ -34,23 +38,24 @@ IN_FILES = {"text_encoder": "clip_l", "text_encoder_2": "clip_g"}  # what embedd
 class FirstStage:
     """The autoencoder and how its latents are brought to unit variance: (z - shift) * scale."""
 
-    vae: VAE | VQ
+    vae: VAE | VQ | Pixels
     latent: Latent
 
     def encode(self, image: Tensor) -> Tensor:
         """Scaled latents (B, C, h, w), a posterior's means, of pictures in [-1, 1]."""
         z = self.vae.encode(image).mean if isinstance(self.vae, VAE) else self.vae.encode(image)
-        return (z.float() - self.latent.shift) * self.latent.scale
+        return self.latent.scaled(z.float())
 
     def decode(self, latent: Tensor) -> Tensor:
         """The pictures (B, 3, H, W) of scaled latents."""
-        return self.vae.decode(latent / self.latent.scale + self.latent.shift).float()
+        return self.vae.decode(self.latent.unscaled(latent)).float()
 
 
 class Model:
     """A model that paints. Latents are scaled and float32; pictures are (B, 3, H, W) in [-1, 1].
 
-    `recognition` says what it is and why; `loras` which keys of its LoRAs were used.
+    `recognition` says what it is and why; `loras` which keys of its LoRAs were used; `companions` are models that were
+    opened to work with this one, by name.
     """
 
     def __init__(
@@ -69,6 +74,7 @@ class Model:
         self.process, self.prediction = self.family.process, self.family.prediction
         self.encoders, self.network, self.first_stage = tuple(encoders), network, first_stage
         self._origins, self._change = origins, Change(None, ())
+        self.companions: dict[str, Model] = {}
 
     @property
     def device(self) -> torch.device:
@@ -98,7 +104,8 @@ class Model:
     @cached_property
     def denoiser(self) -> Denoiser:
         """The network as the answer to a sampler's question."""
-        return denoiser(self.network, self.prediction, self.dtype)
+        answer = denoiser(self.network, self.prediction, self.dtype)
+        return (lambda *asked: answer(*asked).clamp(-1, 1)) if self.family.pixels else answer
 
     def process_for(self, width: int, height: int) -> Process:
         """The process with the shift that suits pictures of this size, where a family's depends on it."""
@@ -178,6 +185,21 @@ class Model:
         """The pictures of scaled latents."""
         return self.first_stage.decode(latent).clamp(-1, 1)
 
+    @cached_property
+    def preview_matrix(self) -> Tensor:
+        """What takes latents to about the mean colours of their pictures; found when it is first asked for."""
+        return fit(self)
+
+    def preview(self, x0: Tensor) -> "list[Image]":
+        """Small pictures, one for each place of the latents (B, C, h, w), of about what `decode` makes of them.
+
+        for step in txt2img(model, request):
+            model.preview(step.x0)[0].show()
+        """
+        from maquette.workflows.picture import to_images
+
+        return to_images(approximate(self.preview_matrix, x0))
+
     @property
     def loras(self) -> tuple[Report, ...]:
         """For each LoRA, which of its keys were used and which were not."""
@@ -210,13 +232,17 @@ class Model:
         for name, encoder in towers.items():
             teach(encoder, words[name])
 
-    def txt2img(self, prompt: str, **fields: Any) -> "Result":
-        """Paint words; `fields` are those of `maquette.workflows.request.Request`."""
+    def paint(self, **fields: Any) -> "Result":
+        """Paint what a request asks for; `fields` are those of `maquette.workflows.request.Request`."""
         from maquette.workflows.loop import run
+        from maquette.workflows.paint import paint
         from maquette.workflows.request import Request
-        from maquette.workflows.txt2img import txt2img
 
-        return run(txt2img(self, Request.read({"prompt": prompt, "model": self.name, **fields})))
+        return run(paint(self, Request.read({"model": self.name, **fields})))
+
+    def txt2img(self, prompt: str, **fields: Any) -> "Result":
+        """Paint words; `fields` are those of `paint`."""
+        return self.paint(prompt=prompt, **fields)
 
 
 def _zero_where_empty(text: Encoding, prompts: Sequence[str]) -> Encoding:

@@ -21,6 +21,7 @@ PREFIXES = (
     "vae.",
     "cond_stage_model.transformer.",
     "cond_stage_model.model.",
+    "cond_stage_model.",
     "conditioner.embedders.0.transformer.",
     "conditioner.embedders.0.model.",
     "conditioner.embedders.1.model.",

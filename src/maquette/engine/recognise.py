@@ -5,6 +5,7 @@ Weights do not tell what a network predicts, how latents are scaled or where noi
 a config beside the file, its metadata, tensors that serve as marks, or else the family's default.
 """
 
+import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -12,19 +13,21 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from maquette.diffusion.prediction import PREDICTIONS
-from maquette.diffusion.process import Discrete
-from maquette.engine.folder import FAMILY_KEY, INDEX, read_json, read_part, read_parts
+from maquette.diffusion.process import EDM, Discrete
+from maquette.engine.folder import FAMILY_KEY, INDEX, find_scheduler, read_json, read_part, read_parts
+from maquette.engine.kinds import TEXTS
 from maquette.engine.parts import Part, markers, split
-from maquette.engine.scheduler import read_flow, read_scheduler
+from maquette.engine.scheduler import is_edm, read_edm, read_flow, read_scheduler
 from maquette.errors import MaquetteError
-from maquette.families.family import Family
+from maquette.families.family import Family, Latent
 from maquette.families.known import FAMILIES
 from maquette.models.unet import UNetSpec
 from maquette.weights.open_file import open_weights
-from maquette.weights.view import Weights
+from maquette.weights.view import Weights, describe
 
 SPELLINGS = {"v_prediction": "v", "v-prediction": "v", "eps": "epsilon", "flow": "velocity"}
 LARGEST_YAML = 1 << 20
+MOST_CHANNELS = 1024  # of a first stage
 
 
 class Evidence(NamedTuple):
@@ -42,7 +45,7 @@ class Recognition:
     """A model's parts by name ("denoiser", "vae", "text_encoder", ...) and what is known of it.
 
     `family` is complete: its process, prediction, latents and defaults are those of this model; None where there is no
-    denoiser. `refusal` says why it cannot be run, if so.
+    denoiser.
     """
 
     path: Path
@@ -52,7 +55,6 @@ class Recognition:
     evidence: tuple[Evidence, ...]
     surplus: tuple[str, ...] = ()
     metadata: Mapping[str, str] = field(default_factory=dict)
-    refusal: str | None = None
 
     @property
     def is_folder(self) -> bool:
@@ -96,7 +98,7 @@ def _file(path: Path, wishes: Wishes) -> Recognition:
         )
     denoiser = _only([part for part in found if part.kind.role == "denoiser"], path)
     first_stage = _only([part for part in found if part.kind.role == "vae"], path)
-    texts = [part for part in found if part.kind.role in ("clip", "t5")]
+    texts = [part for part in found if part.kind.role in TEXTS]
     if denoiser is None:
         parts = {part.kind.name if part.kind.role != "vae" else "vae": part for part in found}
         title = ", ".join(part.kind.name for part in found)
@@ -104,17 +106,17 @@ def _file(path: Path, wishes: Wishes) -> Recognition:
             path=path, title=title, family=None, parts=parts, evidence=(), surplus=surplus, metadata=weights.metadata
         )
     says = dict(_file_says(path, weights))
-    family, evidence = _choose_family(denoiser.spec, wishes, says, path)
     parts = {"denoiser": denoiser} | ({} if first_stage is None else {"vae": first_stage})
+    family, evidence = _choose_family(parts, texts, wishes, says, path)
+    family, measured = _with_tensors(family, weights)
     recognition = Recognition(
         path=path,
         title=_title(denoiser.spec, family),
         family=family,
         parts=parts,
-        evidence=(*_invisible(denoiser, weights), *evidence),
+        evidence=(*_invisible(denoiser, weights), *evidence, *measured),
         surplus=surplus,
         metadata=weights.metadata,
-        refusal=_refusal(weights),
     )
     return _with_given(recognition, texts, wishes)
 
@@ -127,16 +129,18 @@ def _only(parts: list[Part], path: Path) -> Part | None:
 
 def _folder(path: Path, wishes: Wishes) -> Recognition:
     index, parts = read_json(path / INDEX), read_parts(path, wishes.variant)
-    texts = [part for name, part in parts.items() if name.startswith("text_encoder")]
+    texts = [part for part in parts.values() if part.kind.role in TEXTS]
     says: dict[str, tuple[str, str]] = {}
     named = index.get(FAMILY_KEY)
     if wishes.family is None and isinstance(named, str) and named in FAMILIES:
         wishes = wishes._replace(family=named)
-    scheduler = path / "scheduler/scheduler_config.json"
+    scheduler = find_scheduler(path)
     options = read_json(scheduler) if scheduler.is_file() else None
-    if options is not None and "prediction_type" in options:
+    if options is not None and is_edm(options):
+        says["family"] = ("cosxl" if options.get("sigma_data") == 1 else "playground-2.5", f"{scheduler.name}: EDM")
+    elif options is not None and "prediction_type" in options:
         says["prediction"] = (str(options["prediction_type"]), f"prediction_type in {scheduler.name}")
-    family, evidence = _choose_family(parts["denoiser"].spec, wishes, says, path)
+    family, evidence = _choose_family(parts, texts, wishes, says, path)
     if options is not None:
         family = _with_scheduler(family, options, str(scheduler), wishes)
     if isinstance(index.get("force_zeros_for_empty_prompt"), bool):
@@ -145,7 +149,7 @@ def _folder(path: Path, wishes: Wishes) -> Recognition:
         path=path,
         title=_title(parts["denoiser"].spec, family),
         family=_with_size(family, path, parts),
-        parts={name: part for name, part in parts.items() if not name.startswith("text_encoder")},
+        parts={name: part for name, part in parts.items() if part.kind.role not in TEXTS},
         evidence=evidence,
     )
     return _with_given(recognition, texts, wishes)
@@ -153,6 +157,9 @@ def _folder(path: Path, wishes: Wishes) -> Recognition:
 
 def _with_scheduler(family: Family, options: Mapping[str, Any], where: str, wishes: Wishes) -> Family:
     """The family with the process of a folder's scheduler, and its prediction if nobody asked for another."""
+    if is_edm(options):
+        edm, prediction = read_edm(options, where)
+        return replace(family, process=edm, prediction=prediction if wishes.prediction is None else family.prediction)
     if not isinstance(family.process, Discrete):
         process, by_size = read_flow(options, where, family.process)
         return replace(family, process=process, shift_by_size=by_size)
@@ -166,7 +173,7 @@ def _with_size(family: Family, path: Path, parts: Mapping[str, Part]) -> Family:
     side = read_json(config).get("sample_size") if config.is_file() else None
     if type(side) is not int or not 0 < side <= 1024:
         return family
-    side *= parts["vae"].spec.factor
+    side *= parts["vae"].spec.factor if "vae" in parts else 1
     return replace(family, defaults=replace(family.defaults, width=side, height=side))
 
 
@@ -176,8 +183,8 @@ def _with_given(found: Recognition, texts: list[Part], wishes: Wishes) -> Recogn
     assert family is not None
     if wishes.vae is not None:
         parts["vae"] = _given(wishes.vae, ("vae",))
-    given = [_given(text, ("clip", "t5")) for text in wishes.texts]
-    for role in ("clip", "t5"):
+    given = [_given(text, TEXTS) for text in wishes.texts]
+    for role in TEXTS:
         wanted = [reading.part for reading in family.readings if reading.kind == role]
         there = [part for part in given if part.kind.role == role] or [t for t in texts if t.kind.role == role]
         if len(there) > len(wanted):
@@ -193,8 +200,10 @@ def _with_given(found: Recognition, texts: list[Part], wishes: Wishes) -> Recogn
     if latent is not None:
         family = replace(family, latent=replace(latent, overflows=latent.overflows and family.latent.overflows))
     why = "the config beside the first stage" if latent is not None else f"published for {family.name}"
-    scale = f"(z - {family.latent.shift:g}) * {family.latent.scale:g}"
-    evidence.append(Evidence("latents", scale, why))
+    if not family.pixels and not any(each.what == "latents" for each in evidence):
+        evidence.append(Evidence("latents", _formula(family.latent), why))
+    if isinstance(family.process, EDM) and latent is not None:  # published configs leave them EDM's spread
+        family = replace(family, latent=family.latent.divided(family.process.sigma_data))
     return replace(found, family=family, parts=parts, evidence=tuple(evidence))
 
 
@@ -212,16 +221,22 @@ def _given(path: Path, roles: tuple[str, ...]) -> Part:
 
 
 def _choose_family(
-    spec: Any, wishes: Wishes, says: Mapping[str, tuple[str, str]], path: Path
+    parts: Mapping[str, Part],
+    texts: Sequence[Part],
+    wishes: Wishes,
+    says: Mapping[str, tuple[str, str]],
+    path: Path,
 ) -> tuple[Family, tuple[Evidence, ...]]:
     """The family of a denoiser, with its prediction and process, and what decided them."""
-    if wishes.family is not None:
-        candidates = [_by_name(wishes.family)]
+    spec = parts["denoiser"].spec
+    name, why = (wishes.family, "asked for, or named by the model") if wishes.family else says.get("family", ("", ""))
+    if name:
+        candidates = [_by_name(name)]
         if not candidates[0].matches(spec):
-            raise MaquetteError(f"{path}: is not of the family {wishes.family!r}: its denoiser has another structure")
-        evidence = [Evidence("family", wishes.family, "asked for, or named by the model")]
+            raise MaquetteError(f"{path}: is not of the family {name!r}: its denoiser has another structure")
+        evidence = [Evidence("family", name, why)]
     else:
-        candidates = [family for family in FAMILIES.values() if not family.by_name and family.matches(spec)]
+        candidates = _candidates(spec, {part.kind.role for part in texts}, "vae" in parts or wishes.vae is not None)
         evidence = [Evidence("family", ", ".join(each.name for each in candidates), "the denoiser's structure")]
     if not candidates:
         raise MaquetteError(f"{path}: its denoiser, {spec}, is of no known family; give family=")
@@ -238,6 +253,14 @@ def _choose_family(
         family = replace(family, process=Discrete.scaled_linear(zero_terminal_snr=True))
         evidence.append(Evidence("noise", "up to pure noise (zero terminal SNR)", says["zero_terminal_snr"][1]))
     return family, tuple(evidence)
+
+
+def _candidates(spec: Any, roles: set[str], staged: bool) -> list[Family]:
+    """The families that a denoiser may be of, with text encoders of these roles and perhaps with a first stage."""
+    found = [family for family in FAMILIES.values() if not family.by_name and family.matches(spec)]
+    found = [family for family in found if spec in family.published.values()] or found
+    found = [family for family in found if roles <= {reading.kind for reading in family.readings}] or found
+    return [family for family in found if family.pixels is not staged] or found
 
 
 def _name_of(family: Family) -> str:
@@ -268,6 +291,10 @@ def _file_says(path: Path, weights: Weights) -> Iterator[tuple[str, tuple[str, s
     told = weights.metadata.get("modelspec.prediction_type") or weights.metadata.get("prediction_type")
     if told and SPELLINGS.get(told, told) in PREDICTIONS:
         yield "prediction", (told, "modelspec.prediction_type in the metadata")
+    if marks["edm_vpred.sigma_max"]:
+        yield "family", ("cosxl", "the tensor edm_vpred.sigma_max")
+    if marks["edm_mean"]:
+        yield "family", ("playground-2.5", "the tensor edm_mean")
     if weights.metadata.get("ss_zero_terminal_snr") == "True":
         yield "zero_terminal_snr", ("true", "ss_zero_terminal_snr in the metadata")
     sidecar = path.with_suffix(".yaml")
@@ -277,9 +304,41 @@ def _file_says(path: Path, weights: Weights) -> Iterator[tuple[str, tuple[str, s
         yield "prediction", ("v" if v else "epsilon", f"{sidecar.name} beside the file")
 
 
-def _refusal(weights: Weights) -> str | None:
-    marks = [name for name, there in markers(weights).items() if there and name.startswith("edm_")]
-    return f"it was trained with EDM's noise (tensor {marks[0]}), which is not supported" if marks else None
+def _with_tensors(family: Family, weights: Weights) -> tuple[Family, tuple[Evidence, ...]]:
+    """The family with the numbers that a file's smallest tensors give, and which they are."""
+    if "scale_factor" in weights and family.latent.measured:
+        scale = _numbers(weights, "scale_factor")[0]
+        family = replace(family, latent=replace(family.latent, scale=scale))
+    elif "edm_vpred.sigma_max" in weights and isinstance(family.process, EDM):
+        low, high = (_numbers(weights, f"edm_vpred.{name}")[0] for name in ("sigma_min", "sigma_max"))
+        family = replace(family, process=replace(family.process, sigma_min=low, sigma_max=high))
+        return family, (Evidence("noise", f"of {low:g} to {high:g} times the data", "edm_vpred.sigma_min and _max"),)
+    elif "edm_mean" in weights and "edm_std" in weights and isinstance(family.process, EDM):
+        mean, spread = _numbers(weights, "edm_mean"), _numbers(weights, "edm_std")
+        latent = replace(family.latent, shift=mean, scale=tuple(1.0 / each for each in spread))
+        family = replace(family, latent=latent)
+    else:
+        return family, ()
+    why = "the tensor scale_factor" if family.latent.measured else "the tensors edm_mean and edm_std"
+    return family, (Evidence("latents", _formula(family.latent), why),)
+
+
+def _formula(latent: Latent) -> str:
+    shift, scale = (
+        f"{each:g}" if isinstance(each, float) else "(" + ", ".join(f"{number:g}" for number in each) + ")"
+        for each in (latent.shift, latent.scale)
+    )
+    return f"(z - {shift}) * {scale}"
+
+
+def _numbers(weights: Weights, name: str) -> tuple[float, ...]:
+    """A small tensor's numbers, which must be usable."""
+    if name not in weights or math.prod(weights.shape(name)) > MOST_CHANNELS:
+        raise MaquetteError(f"{describe(weights)}: the tensor {name!r} is missing or too large; use another file")
+    numbers = tuple(map(float, weights[name].flatten().tolist()))
+    if not numbers or not all(map(math.isfinite, numbers)) or (name != "edm_mean" and min(numbers) <= 0):
+        raise MaquetteError(f"{describe(weights)}: the tensor {name!r} holds {numbers}; use another file")
+    return numbers
 
 
 def _invisible(denoiser: Part, weights: Weights) -> Iterator[Evidence]:

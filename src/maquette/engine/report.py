@@ -46,7 +46,6 @@ def describe_file(path: Path, wishes: Wishes = NO_WISHES, loras: Iterable[Path] 
         "absent": _absent(found),
         "evidence": [evidence._asdict() for evidence in found.evidence],
         "surplus": list(found.surplus),
-        "refusal": found.refusal,
         "training": _training(found.metadata),
         "parameters": parameters,
         "memory": {precision: parameters * size for precision, size in BYTES.items()},
@@ -72,7 +71,7 @@ def _describe_part(part: Part) -> Report:
 def _absent(found: Recognition) -> list[str]:
     if found.family is None:
         return []
-    wanted = ["vae", *(reading.part for reading in found.family.readings)]
+    wanted = [*(() if found.family.pixels else ("vae",)), *(reading.part for reading in found.family.readings)]
     return [name for name in wanted if name not in found.parts]
 
 

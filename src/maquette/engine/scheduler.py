@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
-from maquette.diffusion.prediction import EPSILON, SAMPLE, Prediction, V
-from maquette.diffusion.process import Discrete, Process, RectifiedFlow
+from maquette.diffusion.prediction import EPSILON, PRECONDITIONED, SAMPLE, Prediction, V
+from maquette.diffusion.process import EDM, Discrete, Process, RectifiedFlow
 from maquette.errors import MaquetteError
 from maquette.models.config import Config
 
@@ -12,6 +12,7 @@ BETAS = {
     "linear": Discrete.linear,
     "scaled_linear": Discrete.scaled_linear,
 }
+LATENT_DIFFUSION = ((0.0015, 0.0195), (0.0015, 0.0155))  # first and last betas before Stable Diffusion
 MOST_STEPS = 100_000
 FLOW = "FlowMatchEulerDiscreteScheduler"
 PREDICTIONS: dict[str, Prediction] = {"epsilon": EPSILON, "sample": SAMPLE, "v_prediction": V}
@@ -45,6 +46,38 @@ def read_scheduler(options: Mapping[str, Any], where: str) -> tuple[Discrete, Pr
             raise config.refuse("beta_start", f"expected 0 < beta_start < beta_end < 1, and beta_end is {last}")
         process = BETAS[betas](first, last, steps, zero_terminal_snr=zero_snr)
     return process, PREDICTIONS[prediction]
+
+
+def is_edm(options: Mapping[str, Any]) -> bool:
+    """Whether a scheduler sees noise as EDM does."""
+    return str(options.get("_class_name", "")).startswith("EDM")
+
+
+def read_edm(options: Mapping[str, Any], where: str) -> tuple[EDM, Prediction]:
+    """The process and the prediction that one of diffusers' EDM schedulers describes.
+
+    Raises:
+        MaquetteError: an option is damaged or unknown.
+    """
+    config = Config(options, where)
+    names = {"epsilon": PRECONDITIONED, "v_prediction": V}
+    prediction = config.get("prediction_type", "epsilon")
+    if prediction not in names:
+        raise config.refuse("prediction_type", f"expected {' or '.join(names)}")
+    low, high, data = (config.number(name, getattr(EDM, name)) for name in ("sigma_min", "sigma_max", "sigma_data"))
+    return EDM(low, high, data, config.integer("num_train_timesteps", EDM.steps)), names[prediction]
+
+
+def edm_config(edm: EDM, prediction: Prediction) -> dict[str, Any]:
+    """The options of diffusers' EDMEulerScheduler."""
+    return {
+        "_class_name": "EDMEulerScheduler",
+        "sigma_min": edm.sigma_min,
+        "sigma_max": edm.sigma_max,
+        "sigma_data": edm.sigma_data,
+        "num_train_timesteps": edm.steps,
+        "prediction_type": "v_prediction" if prediction is V else "epsilon",
+    }
 
 
 def ddim_config(prediction: Prediction, *, zero_terminal_snr: bool) -> dict[str, Any]:
@@ -104,9 +137,14 @@ def scheduler_config(process: Process, prediction: Prediction, *, by_size: bool)
     """
     if isinstance(process, RectifiedFlow):
         return flow_config(process, by_size=by_size)
+    if isinstance(process, EDM):
+        return edm_config(process, prediction)
     for zero in (False, True):
         if process == Discrete.scaled_linear(zero_terminal_snr=zero):
             return ddim_config(prediction, zero_terminal_snr=zero)
+    for first, last in LATENT_DIFFUSION:
+        if process == Discrete.scaled_linear(first, last):
+            return ddim_config(prediction, zero_terminal_snr=False) | {"beta_start": first, "beta_end": last}
     if process == Discrete.linear():
         linear = {"beta_schedule": "linear", "beta_start": 0.0001, "beta_end": 0.02}
         return ddim_config(prediction, zero_terminal_snr=False) | linear

@@ -8,9 +8,12 @@ from torch import Tensor
 
 from maquette.errors import MaquetteError
 from maquette.families.family import Encoding, Reading
+from maquette.models.bert import Bert
+from maquette.models.class_embedder import ClassEmbedder
 from maquette.models.clip import CLIPText, TextStates
 from maquette.models.t5 import T5
 from maquette.text.chunks import Chunk, fill_chunks
+from maquette.text.classes import class_number
 from maquette.text.prompt import Place, Span, parse_prompt, plain
 from maquette.text.t5_tokenizer import T5Tokenizer
 from maquette.text.tokenizer import CLIPTokenizer
@@ -87,11 +90,11 @@ class TextEncoder:
 
 @dataclass
 class LongTextEncoder:
-    """T5 and its tokenizer; it reads words as they are."""
+    """T5 or latent diffusion's BERT, and its tokenizer; it reads words as they are."""
 
     reading: Reading
     tokenizer: T5Tokenizer
-    tower: T5
+    tower: T5 | Bert
 
     def chunks(self, prompt: str) -> list[Chunk]:
         """One row, whatever its length."""
@@ -111,7 +114,32 @@ class LongTextEncoder:
         return Encoding(tokens, tokens.new_zeros(len(tokens), 0))
 
 
-Encoder = TextEncoder | LongTextEncoder
+@dataclass
+class ClassEncoder:
+    """A class embedder; a prompt is the number of a class, or empty."""
+
+    reading: Reading
+    tower: ClassEmbedder
+
+    def chunks(self, prompt: str) -> list[Chunk]:
+        """One row."""
+        return [Chunk([], [], [])]
+
+    def plain(self, prompt: str) -> str:
+        """The prompt as it is."""
+        return prompt
+
+    def places(self, prompt: str, chunks: int = 1) -> list[Place | None]:
+        """One token stands for the whole prompt."""
+        return [(0, len(prompt))]
+
+    def __call__(self, prompts: Sequence[str], *, chunks: int = 1, clip_skip: int = 1) -> Encoding:
+        """The classes' tokens (B, 1, C)."""
+        tokens: Tensor = self.tower([class_number(prompt) for prompt in prompts])
+        return Encoding(tokens, tokens.new_zeros(len(tokens), 0))
+
+
+Encoder = TextEncoder | LongTextEncoder | ClassEncoder
 
 
 def teach(encoder: TextEncoder, words: Mapping[str, Tensor]) -> None:

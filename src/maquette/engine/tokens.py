@@ -6,14 +6,16 @@ from pathlib import Path
 
 from maquette.errors import MaquetteError
 from maquette.families.family import Reading
+from maquette.models.bert import BertSpec
 from maquette.models.clip import CLIPTextSpec
 from maquette.models.t5 import T5Spec
+from maquette.text.bert_tokenizer import BertTokenizer
 from maquette.text.t5_tokenizer import T5Tokenizer
 from maquette.text.tokenizer import CLIPTokenizer
 
 # Models on the hub that carry the tokenizers of the published families, in the order in which the cache is searched.
 CLIP_FILES = ("vocab.json", "merges.txt")
-T5_FILES = tuple(T5Tokenizer.FILES)
+T5_FILES, BERT_FILES = tuple(T5Tokenizer.FILES), tuple(BertTokenizer.FILES)
 CLIP_PLACES = (
     ("openai/clip-vit-large-patch14", ""),
     ("stable-diffusion-v1-5/stable-diffusion-v1-5", "tokenizer/"),
@@ -30,6 +32,12 @@ T5_PLACES = (
     ("stabilityai/stable-diffusion-3-medium-diffusers", "tokenizer_3/"),
     ("google/t5-v1_1-xxl", ""),
 )
+PLACES = {
+    "clip": (CLIP_FILES, CLIP_PLACES),
+    "t5": (T5_FILES, T5_PLACES),
+    "bert": (BERT_FILES, (("google-bert/bert-base-uncased", ""), ("CompVis/ldm-text2im-large-256", "tokenizer/"))),
+}
+MODELS = {"clip": "BPE", "t5": "Unigram", "bert": "WordPiece"}  # what tokenizer.json calls them
 HELP = {
     "clip": (
         "vocab.json and merges.txt, or CLIP's tokenizer.json",
@@ -39,18 +47,19 @@ HELP = {
         "T5's tokenizer.json or spiece.model",
         "hf download black-forest-labs/FLUX.1-schnell tokenizer_2/tokenizer.json",
     ),
+    "bert": ("BERT's vocab.txt or tokenizer.json", "hf download google-bert/bert-base-uncased vocab.txt"),
 }
 
 
 def find_tokenizer(
-    reading: Reading, spec: CLIPTextSpec | T5Spec, model: Path, given: Sequence[Path]
+    reading: Reading, spec: CLIPTextSpec | T5Spec | BertSpec, model: Path, given: Sequence[Path]
 ) -> CLIPTokenizer | T5Tokenizer:
     """The tokenizer of one text encoder.
 
     Raises:
         MaquetteError: none is found, with what is missing and how to get it; or one belongs to another model.
     """
-    own = model / _folder(reading) if model.is_dir() else None
+    own = model / tokenizer_folder(reading) if model.is_dir() else None
     place = next((each for each in _places(reading, model, given) if _is_of_kind(each, reading.kind)), None)
     if place is None and own is not None and own.is_dir():
         place = own  # damaged: reading it says how
@@ -60,6 +69,10 @@ def find_tokenizer(
             f"{model}: carries no tokenizer for its {reading.part}: {files}; put them beside it, or give their folder "
             f"as tokenizer; one way to get them is `{command}`"
         )
+    if isinstance(spec, BertSpec):
+        pieces = BertTokenizer.read(place, length=spec.positions, pad=reading.pad or 0)
+        _check_size(place, len(pieces), spec.vocabulary, model)
+        return pieces
     if isinstance(spec, T5Spec):
         long = T5Tokenizer.read(place, length=reading.length or spec.distance, pad=reading.pad or 0)
         _check_size(place, len(long), spec.vocabulary, model)
@@ -83,14 +96,15 @@ def _check_size(place: Path, words: int, known: int, model: Path) -> None:
         )
 
 
-def _folder(reading: Reading) -> str:
-    return reading.part.replace("text_encoder", "tokenizer")
+def tokenizer_folder(reading: Reading) -> str:
+    """Where a diffusers folder keeps the tokenizer of a text encoder."""
+    return "tokenizer" if reading.part == "bert" else reading.part.replace("text_encoder", "tokenizer")
 
 
 def _places(reading: Reading, model: Path, given: Sequence[Path]) -> Iterator[Path]:
     """Where to look, the most particular place first."""
     for path in (*given, model if model.is_dir() else model.parent):
-        yield path / _folder(reading)
+        yield path / tokenizer_folder(reading)
         yield path
         if path in given:
             yield path / "tokenizer"
@@ -101,11 +115,11 @@ def _cached(kind: str) -> Iterator[Path]:
     """Folders in the hub's cache; nothing is downloaded."""
     from huggingface_hub import try_to_load_from_cache
 
-    files = CLIP_FILES if kind == "clip" else T5_FILES
-    for repository, folder in CLIP_PLACES if kind == "clip" else T5_PLACES:
+    files, places = PLACES[kind]
+    for repository, folder in places:
         paths = [try_to_load_from_cache(repository, folder + file) for file in files]
         there = [path for path in paths if isinstance(path, str)]
-        if len(there) == len(paths) or (there and kind == "t5"):
+        if len(there) == len(paths) or (there and kind != "clip"):
             yield Path(there[0]).parent
 
 
@@ -113,13 +127,14 @@ def _is_of_kind(place: Path, kind: str) -> bool:
     """Whether a folder, or a tokenizer.json, holds a tokenizer of the kind."""
     if kind == "clip" and place.is_dir() and all((place / name).is_file() for name in CLIP_FILES):
         return True
-    if kind == "t5" and (place.suffix == ".model" or (place / "spiece.model").is_file()):
-        return True
+    for one, name in (("t5", "spiece.model"), ("bert", "vocab.txt")):
+        if kind == one and ((place / name).is_file() or (place.is_file() and place.suffix == Path(name).suffix)):
+            return True
     whole = place / "tokenizer.json" if place.is_dir() else place
     if not whole.is_file() or whole.suffix != ".json":
         return False
     try:
         model = json.loads(whole.read_text("utf-8"))["model"]
-        return bool(model["type"] == ("BPE" if kind == "clip" else "Unigram"))
+        return bool(model["type"] == MODELS[kind])
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return False

@@ -6,22 +6,15 @@ from dataclasses import replace
 from maquette.diffusion.conditioning import Conditioning
 from maquette.diffusion.prediction import EPSILON
 from maquette.diffusion.process import Discrete
-from maquette.errors import MaquetteError
 from maquette.families.family import Defaults, Encoding, Family, Told
 from maquette.models.dit import DiTSpec, class_vector
 from maquette.models.published import DIT
+from maquette.text.classes import class_number
 
 
 def condition(texts: Sequence[Encoding | None], told: Told) -> Conditioning:
     """The classes that the prompts number."""
-    return Conditioning(vector=class_vector([_number(prompt) for prompt in told.prompts], told.spec.classes))
-
-
-def _number(prompt: str) -> int | None:
-    words = prompt.strip()
-    if words and not (words.isascii() and words.isdigit()):
-        raise MaquetteError(f"DiT paints classes, not words: got {prompt!r:.60}; give the number of one, such as 207")
-    return int(words) if words else None
+    return Conditioning(vector=class_vector([class_number(prompt) for prompt in told.prompts], told.spec.classes))
 
 
 DIT_256 = Family(

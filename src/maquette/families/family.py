@@ -1,7 +1,7 @@
 """What a family of models is: a declaration of everything that its files do not say or that all of them share."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -26,12 +26,32 @@ class Defaults:
 
 @dataclass(frozen=True, kw_only=True)
 class Latent:
-    """How the first stage's latents are brought to unit variance: (z - shift) * scale."""
+    """How the first stage's latents are brought to unit variance: (z - shift) * scale, perhaps by channel."""
 
-    scale: float = 0.18215
-    shift: float = 0.0
+    scale: float | tuple[float, ...] = 0.18215
+    shift: float | tuple[float, ...] = 0.0
     overflows: bool = False
     """The published first stage overflows float16."""
+    measured: bool = False
+    """Training measured the scale, and files may hold it as the tensor scale_factor."""
+
+    def scaled(self, z: Tensor) -> Tensor:
+        """Latents (B, C, h, w) of unit variance, from those of the first stage."""
+        return (z - _by_channel(self.shift, z)) * _by_channel(self.scale, z)
+
+    def unscaled(self, x: Tensor) -> Tensor:
+        """The first stage's latents, from those of unit variance."""
+        return x / _by_channel(self.scale, x) + _by_channel(self.shift, x)
+
+    def divided(self, by: float) -> "Latent":
+        """The same latents with all numbers divided."""
+        if isinstance(self.scale, tuple):
+            return replace(self, scale=tuple(each / by for each in self.scale))
+        return replace(self, scale=self.scale / by)
+
+
+def _by_channel(numbers: float | tuple[float, ...], like: Tensor) -> float | Tensor:
+    return numbers if isinstance(numbers, float) else torch.tensor(numbers).to(like)[:, None, None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +60,7 @@ class Reading:
 
     part: str = "text_encoder"
     """The folder of a diffusers model that holds it."""
-    kind: Literal["clip", "t5"] = "clip"
+    kind: Literal["clip", "t5", "bert", "class"] = "clip"
     activation: str = "quick_gelu"
     """Of a CLIP tower's perceptrons, where no config says it."""
     skip: int = 0
@@ -57,7 +77,7 @@ class Reading:
     cut: bool = False
     """Towers in transformers' layout were saved without the layers that are left out."""
     prefix: str = ""
-    layout: Literal["transformers", "OpenCLIP"] = "transformers"
+    layout: Literal["transformers", "OpenCLIP", "original"] = "transformers"
     optional: bool = False
     """Zeros stand for an encoder that is not there."""
 
@@ -88,6 +108,11 @@ class Told:
     guidance: float = 1.0
 
 
+Beside = Literal["mask", "folded mask", "masked picture", "picture", "depth"]
+"""What a denoiser may read beside the latent: the mask at the latent's size, or with all pixels under each place as
+channels; the latent of the picture, or of the part of it that is kept; how far away things are."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Family:
     """A family of models.
@@ -105,11 +130,15 @@ class Family:
     matches: Callable[[Any], bool]
     published: Mapping[str, Any] = field(default_factory=dict)
     latent: Latent = Latent()
+    pixels: bool = False
+    """There is no first stage; the estimate of the picture is kept within [-1, 1] (Ho et al. 2020)."""
     readings: tuple[Reading, ...]
     condition: Callable[[Sequence[Encoding | None], Told], Conditioning]
     defaults: Defaults
     emphasis: bool = True
     """Prompts are read by A1111's grammar, in as many chunks as they need."""
+    beside: tuple[Beside, ...] = ()
+    """What the denoiser reads beside the latent, in this order."""
     zero_empty_negative: bool = False
     """An empty negative prompt is told as zeros."""
     distilled: bool = False

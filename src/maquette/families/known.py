@@ -1,6 +1,6 @@
 """Every family by name; the order is that in which a file is compared with them."""
 
-from maquette.families import dit, flux, sd1, sd2, sd3, sdxl
+from maquette.families import dit, flux, ldm, pixel, sd1, sd2, sd3, sdxl
 from maquette.families.family import Family
 from maquette.families.mini import MINI
 
@@ -9,8 +9,10 @@ FAMILIES: dict[str, Family] = {
     for family in (
         *(sd1.SD1, sd1.SD1_INPAINT, sd2.SD2_V, sd2.SD2, sd2.SD2_INPAINT, sd2.SD2_DEPTH),
         *(sdxl.SDXL, sdxl.SDXL_INPAINT, sdxl.SDXL_REFINER, sdxl.SDXL_TURBO, sdxl.SDXL_LIGHTNING),
+        *(sdxl.COSXL, sdxl.PLAYGROUND),
         *(sd3.SD3, sd3.SD35_M, sd3.SD35_L, sd3.SD35_L_TURBO),
         *(flux.DEV, flux.SCHNELL, flux.FILL, flux.CONTROL),
+        *(ldm.LDM, ldm.CHURCHES, ldm.CLASSES, ldm.TEXT, pixel.DDPM),
         *(dit.DIT_256, dit.DIT_512, MINI),
     )
 }

@@ -21,10 +21,10 @@ def last_states(texts: Sequence[Encoding | None], told: Told) -> Conditioning:
 
 def matches_sd1(spec: Any, channels: int) -> bool:
     """A U-Net without a vector whose transformers begin with a convolution, as all of SD 1's did."""
-    return isinstance(spec, UNetSpec) and (spec.in_channels, spec.vector, spec.linear_projection) == (
-        channels,
-        None,
-        False,
+    return (
+        isinstance(spec, UNetSpec)
+        and spec.context is not None
+        and (spec.in_channels, spec.vector, spec.linear_projection) == (channels, None, False)
     )
 
 
@@ -36,6 +36,7 @@ def inpainting(base: Family, title: str, unet: UNetSpec, matches: Callable[[Any,
         pipeline=base.pipeline.replace("Pipeline", "InpaintPipeline"),
         matches=lambda spec: matches(spec, INPAINT_CHANNELS),
         published={f"{title} inpainting": replace(unet, in_channels=INPAINT_CHANNELS)},
+        beside=("mask", "masked picture"),
     )
 
 

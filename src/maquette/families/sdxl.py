@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 
 from maquette.diffusion.conditioning import Conditioning
+from maquette.diffusion.prediction import PRECONDITIONED, V
+from maquette.diffusion.process import EDM
 from maquette.families.family import Encoding, Latent, Reading, Told
 from maquette.families.sd1 import SD1, inpainting
 from maquette.models.published import SDXL_REFINER_UNET, SDXL_UNET, SSD_1B_UNET
@@ -42,7 +44,7 @@ def _embed(numbers: Sequence[float], like: Tensor) -> Tensor:
 
 def is_refiner(spec: UNetSpec) -> bool:
     """One tower, whose width is context and pooled text alike, five numbers; the lowest level does not attend."""
-    return spec.vector == spec.context + 5 * NUMBER_WIDTH and not any(spec.down[-1])
+    return spec.vector == (spec.context or 0) + 5 * NUMBER_WIDTH and not any(spec.down[-1])
 
 
 def matches_sdxl(spec: Any, channels: int, *, refiner: bool = False) -> bool:
@@ -102,4 +104,19 @@ SDXL_LIGHTNING = replace(
     name="sdxl-lightning",
     by_name=True,
     defaults=replace(SDXL.defaults, steps=4, guidance=1.0, sampler="euler", schedule="trailing"),
+)
+# SDXL's shapes, trained with EDM's noise; marks in their files or their schedulers tell them.
+COSXL = replace(SDXL, name="cosxl", by_name=True, process=EDM(sigma_max=120.0, sigma_data=1.0), prediction=V)
+PLAYGROUND = replace(
+    SDXL,
+    name="playground-2.5",
+    by_name=True,
+    process=EDM(),
+    prediction=PRECONDITIONED,
+    latent=Latent(
+        scale=tuple(1.0 / spread for spread in (8.4927, 5.9022, 6.5498, 5.2299)),
+        shift=(-1.6574, 1.886, -1.383, 2.5155),
+        overflows=True,
+    ),
+    defaults=replace(SDXL.defaults, steps=50, guidance=3.0),
 )

@@ -64,6 +64,19 @@ class Config:
             raise self.refuse(name, "expected a number")
         return float(value)
 
+    def numbers(self, name: str, count: int) -> tuple[float, ...] | None:
+        """`count` numbers, or None where there are none."""
+        value = self.get(name)
+        if value is None:
+            return None
+        if (
+            not isinstance(value, list | tuple)
+            or len(value) != count
+            or not all(type(x) in (int, float) for x in value)
+        ):
+            raise self.refuse(name, f"expected {count} numbers")
+        return tuple(map(float, value))
+
     def flag(self, name: str, default: bool) -> bool:
         """True or false."""
         value = self.get(name, default)

@@ -10,16 +10,15 @@ from maquette.models import pyramid_config
 from maquette.models.config import Config
 from maquette.models.vae import VAESpec
 
-FIXED: Mapping[str, Any] = {"latents_mean": None, "latents_std": None}
 IRRELEVANT = ("sample_size",)
 
 
 class VAEConfig(NamedTuple):
-    """An autoencoder, and the latents it gives the denoiser: (z - shift) * scale."""
+    """An autoencoder, and the latents it gives the denoiser: (z - shift) * scale, perhaps by channel."""
 
     spec: VAESpec
-    scale: float = 0.18215
-    shift: float = 0.0
+    scale: float | tuple[float, ...] = 0.18215
+    shift: float | tuple[float, ...] = 0.0
     force_upcast: bool = True
     """Half precision overflows (SDXL's autoencoder but for its mended version)."""
 
@@ -31,16 +30,19 @@ def from_config(options: Mapping[str, Any], where: str = "config.json") -> VAECo
         MaquetteError: an option is damaged, or asks for what the network does not compute.
     """
     config = Config(options, where)
-    config.expect(FIXED)
     quant_conv = config.flag("use_quant_conv", True)
     config.expect({"use_post_quant_conv": quant_conv})
     spec = VAESpec(**pyramid_config.numbers(config), quant_conv=quant_conv)
-    found = VAEConfig(
-        spec,
-        config.number("scaling_factor", VAEConfig._field_defaults["scale"]),
-        config.number("shift_factor", VAEConfig._field_defaults["shift"]),
-        config.flag("force_upcast", True),
-    )
+    scale = config.number("scaling_factor", VAEConfig._field_defaults["scale"])
+    shift = config.number("shift_factor", VAEConfig._field_defaults["shift"])
+    mean, spread = (config.numbers(name, spec.channels) for name in ("latents_mean", "latents_std"))
+    found = VAEConfig(spec, scale, shift, config.flag("force_upcast", True))
+    if mean is not None and spread is not None:
+        if not all(spread) or shift:
+            raise config.refuse("latents_std", "expected numbers other than 0, and no shift_factor beside them")
+        found = found._replace(scale=tuple(scale / each for each in spread), shift=mean)
+    elif mean is not spread:
+        raise config.refuse("latents_std", "expected it and latents_mean together")
     config.finish(IRRELEVANT)
     return found
 
@@ -56,8 +58,14 @@ def to_config(config: VAEConfig, *, sample_size: int | None = None) -> dict[str,
         **pyramid_config.options(spec),
         "use_quant_conv": spec.quant_conv,
         "use_post_quant_conv": spec.quant_conv,
-        "scaling_factor": config.scale,
-        "shift_factor": config.shift or None,
+        **_scaling(config),
         "force_upcast": config.force_upcast,
     }
     return options if sample_size is None else {**options, "sample_size": sample_size}
+
+
+def _scaling(config: VAEConfig) -> dict[str, Any]:
+    if isinstance(config.scale, tuple) and isinstance(config.shift, tuple):
+        spread = [1.0 / each for each in config.scale]
+        return {"scaling_factor": 1.0, "latents_mean": list(config.shift), "latents_std": spread}
+    return {"scaling_factor": config.scale, "shift_factor": config.shift or None}
