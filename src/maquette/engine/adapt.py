@@ -73,6 +73,8 @@ def apply(origins: Mapping[str, Origin], before: Change, after: Change) -> None:
     for name, origin in origins.items():
         prefix = f"{name}:"
         touched = {each.removeprefix(prefix) for each in before.changed | after.changed if each.startswith(prefix)}
+        if not touched:
+            continue
         state = origin.network.state_dict()
         new = {}
         for each in touched:

@@ -35,6 +35,9 @@ def outline(kind: Callable[[Spec], N], spec: Spec) -> N:
 def fill(network: N, weights: Weights, device: torch.device, dtype: torch.dtype) -> N:
     """Give an outlined network its tensors, in our names, ready to compute in `dtype` on `device`.
 
+    On the CPU a tensor that has the type already stays in its mapped file, and convolutions turn theirs to
+    channels-last when they are first used (`nn/conv.py`).
+
     Raises:
         MaquetteError: a tensor has another shape than the network's.
     """
@@ -46,7 +49,8 @@ def fill(network: N, weights: Weights, device: torch.device, dtype: torch.dtype)
                 f"{tuple(parameter.shape)}; its config.json belongs to other weights"
             )
     network.load_state_dict({name: weights[name].to(device, dtype) for name in wanted}, assign=True)
-    return network.eval().requires_grad_(False).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    network.eval().requires_grad_(False)
+    return network if device.type == "cpu" else network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
 def fastest_device() -> torch.device:
