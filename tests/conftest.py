@@ -25,19 +25,20 @@ class GaussianModel:
         self.device, self.dtype = torch.device("cpu"), torch.float32
         self.process = Discrete.scaled_linear()
         defaults = {"steps": 4, "guidance": 2.0, "sampler": "ddim", "schedule": "trailing", "width": 32, "height": 16}
-        self.family = SimpleNamespace(name="gaussian", defaults=Defaults(**defaults), distilled=False)
+        self.family = SimpleNamespace(name="gaussian", defaults=Defaults(**defaults), distilled=False, beside=())
+        self.first_stage = SimpleNamespace(vae=SimpleNamespace(spec=SimpleNamespace(factor=8)))
         self.evaluations = 0
 
-    def condition(self, prompts: Sequence[str]):
+    def chunks(self, *prompts: str) -> int:
+        return 1
+
+    def condition(self, prompts: Sequence[str], **told: object):
         import torch
 
         from maquette.diffusion.conditioning import Conditioning
 
         colours = [[byte / 127.5 - 1 for byte in hashlib.sha256(words.encode()).digest()[:4]] for words in prompts]
         return Conditioning(vector=torch.tensor(colours))
-
-    def contrast(self, prompt: str, negative: str, **told: object):
-        return self.condition([prompt]), self.condition([negative])
 
     def process_for(self, width: int, height: int):
         return self.process
@@ -50,6 +51,9 @@ class GaussianModel:
 
     def latent_shape(self, width: int, height: int) -> tuple[int, int, int]:
         return 4, height // 8, width // 8
+
+    def encode(self, picture):
+        return picture[:, [0, 1, 2, 0], ::8, ::8]
 
     def decode(self, latent):
         return latent[:, :3].repeat_interleave(8, dim=2).repeat_interleave(8, dim=3)

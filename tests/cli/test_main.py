@@ -30,10 +30,12 @@ def test_prints_the_path_of_a_picture_that_tells_its_settings(folder: Path, caps
     assert command.run(["txt2img", "a red apple", *options.split(), "--out", "new/apple.png"]) == 0
     assert capsys.readouterr().out == "new/apple.png\n"
     assert files(folder) == ["new/apple.png"]
-    assert read_request(folder / "new/apple.png").model_dump() == {
+    wanted = {
         **{"prompt": "a red apple", "negative": "blue", "model": "gaussian", "seed": 7, "count": 1, "steps": 3},
         **{"guidance": 1.5, "sampler": "euler_a", "schedule": "karras", "width": 24, "height": 16},
     }
+    told = read_request(folder / "new/apple.png").model_dump()
+    assert {name: told[name] for name in wanted} == wanted
 
 
 def test_several_pictures_go_to_new_names(folder: Path, capsys) -> None:

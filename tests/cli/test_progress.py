@@ -6,8 +6,8 @@ from rich.console import Console
 from maquette.cli import progress
 from maquette.diffusion.singlestep import Step
 from maquette.workflows.loop import run
+from maquette.workflows.paint import paint as txt2img
 from maquette.workflows.request import Request
-from maquette.workflows.txt2img import txt2img
 
 
 def shown(monkeypatch, model, terminal: bool) -> str:

@@ -70,7 +70,7 @@ def test_seeds_by_chance_differ(model) -> None:
 def test_picture_k_has_the_seed_plus_k(model) -> None:
     resolved = Request(seed=7, count=3).resolved(model.family.defaults)
     assert list(resolved.seeds) == [7, 8, 9]
-    assert resolved.alone(2) == Request(seed=9).resolved(model.family.defaults)
+    assert resolved.part(2, 1) == Request(seed=9).resolved(model.family.defaults)
 
 
 def test_a_resolved_request_speaks_json(model) -> None:

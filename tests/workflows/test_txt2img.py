@@ -5,9 +5,9 @@ from PIL import ImageChops
 from maquette.diffusion.samplers import SAMPLERS
 from maquette.errors import MaquetteError
 from maquette.workflows import loop
+from maquette.workflows.paint import paint as txt2img
 from maquette.workflows.picture import read_request
 from maquette.workflows.request import Request
-from maquette.workflows.txt2img import txt2img
 
 
 def paint(model, **fields):

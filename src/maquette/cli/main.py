@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 
 from maquette import __version__
-from maquette.cli import convert, doctor, evaluate, inspect, train, txt2img
+from maquette.cli import convert, doctor, evaluate, inspect, paint, reproduce, train
 from maquette.errors import MaquetteError
 
 USER_ERROR = 2  # exit status of a mistake that the user can mend
@@ -26,7 +26,9 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.command("txt2img")(txt2img.txt2img)
+for command in (paint.txt2img, paint.img2img, paint.inpaint, paint.outpaint, paint.detail):
+    app.command(command.__name__)(command)
+app.command("reproduce")(reproduce.reproduce)
 app.command("inspect")(inspect.inspect)
 app.command("convert")(convert.convert)
 app.command("doctor")(doctor.doctor)

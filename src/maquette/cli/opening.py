@@ -1,11 +1,8 @@
 """The options of every command that opens a model: what `maquette.open` takes, said once."""
 
-import functools
-import inspect
-from collections.abc import Callable
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -77,24 +74,3 @@ def open_from_options(name: str, opening: Opening) -> "Model":
     import maquette
 
     return maquette.open(name, **opening.arguments())
-
-
-def with_opening(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command, which takes an `opening`, the options that make one."""
-    hints = get_type_hints(Opening, include_extras=True)
-    options = [
-        inspect.Parameter(each.name, inspect.Parameter.KEYWORD_ONLY, default=each.default, annotation=hints[each.name])
-        for each in fields(Opening)
-    ]
-
-    @functools.wraps(command)
-    def called(**given: Any) -> None:
-        command(opening=Opening(**{each.name: given.pop(each.name) for each in fields(Opening)}), **given)
-
-    own = [
-        each.replace(kind=inspect.Parameter.KEYWORD_ONLY)
-        for name, each in inspect.signature(command, eval_str=True).parameters.items()
-        if name != "opening"
-    ]
-    called.__signature__ = inspect.Signature([*own, *options])  # type: ignore[attr-defined]
-    return called

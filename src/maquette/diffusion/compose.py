@@ -65,9 +65,7 @@ def tiled(denoise: Denoiser, tile: tuple[int, int], overlap: int) -> Denoiser:
 
     def denoise_tiles(x: Tensor, level: Level, conditioning: Conditioning) -> Tensor:
         if conditioning.control:
-            raise MaquetteError(
-                "tiled: control needs the whole picture; leave out tiles or control"
-            )
+            raise MaquetteError("tiled: control needs the whole picture; leave out tiles or control")
         windows = [
             (slice(top, top + tile[0]), slice(left, left + tile[1]))
             for top in _starts(x.shape[-2], tile[0], overlap)

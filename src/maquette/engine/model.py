@@ -160,7 +160,8 @@ class Model:
         texts = [None if each is None else each(prompts, chunks=chunks, clip_skip=clip_skip) for each in self.encoders]
         if negative and self.family.zero_empty_negative:
             texts = [None if text is None else _zero_where_empty(text, prompts) for text in texts]
-        return replace(self.family.condition(texts, told).to(self.device), concat=concat)
+        unwanted = torch.full((len(prompts),), float(negative), device=self.device)
+        return replace(self.family.condition(texts, told).to(self.device), concat=concat, unwanted=unwanted)
 
     def contrast(self, prompt: str, negative: str = "", **told: Any) -> tuple[Conditioning, Conditioning]:
         """What is wanted and what is not, as long as each other; `told` are the options of `condition`."""

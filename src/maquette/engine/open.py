@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from maquette import collector_paused
 from maquette.engine.adapt import Origin
 from maquette.engine.build import fastest_device, fill
 from maquette.engine.fit import check_fit
@@ -17,10 +18,11 @@ from maquette.engine.hub import fetch, is_name
 from maquette.engine.model import FirstStage, Model
 from maquette.engine.parts import Part
 from maquette.engine.recognise import Recognition, Wishes, recognise
-from maquette.engine.text import Encoder, LongTextEncoder, TextEncoder
+from maquette.engine.text import ClassEncoder, Encoder, LongTextEncoder, TextEncoder
 from maquette.engine.tokens import find_tokenizer
 from maquette.errors import MaquetteError
 from maquette.families.family import Family, Reading
+from maquette.models.pixels import Pixels, PixelSpec
 from maquette.text.t5_tokenizer import T5Tokenizer
 from maquette.text.tokenizer import CLIPTokenizer
 
@@ -81,6 +83,13 @@ def open(
     return model
 
 
+def companion(model: Model, name: str) -> Model:
+    """A model that works with another one, such as a refiner: opened once, on its device and in its precision."""
+    if name not in model.companions:
+        model.companions[name] = open(name, device=str(model.device), dtype=model.dtype)
+    return model.companions[name]
+
+
 def find(name: str | Path, variant: str | None = None) -> Path:
     """Where a model is: one of the package's by name, else a path, else a name of the hub, which is fetched."""
     if str(name) in names():
@@ -139,22 +148,21 @@ def _precision(dtype: str | torch.dtype | None, device: torch.device, family: Fa
 
 def _check_complete(found: Recognition, family: Family) -> None:
     """Refuse a model that could not paint, saying what to give."""
-    if found.refusal is not None:
-        raise MaquetteError(f"{found.path}: {found.refusal}; use another model")
     if found.surplus:
         more = ", ..." if len(found.surplus) > 3 else ""
         raise MaquetteError(
             f"{found.path}: {len(found.surplus)} unknown tensors ({', '.join(found.surplus[:3])}{more}); "
             "use a file of this family alone"
         )
-    missing = [] if "vae" in found.parts else ["a first stage (vae=FILE)"]
+    missing = [] if "vae" in found.parts or family.pixels else ["a first stage (vae=FILE)"]
     for reading in family.readings:
         if reading.part not in found.parts and not reading.optional:
-            missing.append(f"{reading.part} ({'CLIP' if reading.kind == 'clip' else 'T5'}; text=FILE)")
+            missing.append(f"{reading.part} ({reading.kind.upper()}; text=FILE)")
     if missing:
         raise MaquetteError(f"{found.path}: {found.title} without {' and '.join(missing)}; give what is missing")
 
 
+@collector_paused()
 def _assemble(
     found: Recognition, family: Family, place: torch.device, precision: torch.dtype, tokenizers: Sequence[Path]
 ) -> Model:
@@ -172,19 +180,27 @@ def _assemble(
     for reading in family.readings:
         if reading.part in found.parts:
             part = found.parts[reading.part]
-            words = find_tokenizer(reading, part.spec, found.path, tokenizers)
+            words = None
+            if reading.kind != "class":
+                words = find_tokenizer(reading, part.spec, found.path, tokenizers)
             wide = torch.bfloat16 if reading.kind == "t5" and precision == torch.float16 else precision
             encoders.append(_encoder(_reading_of(reading, part), family, words, load(reading.part, wide)))
         else:
             encoders.append(None)
     overflows = family.latent.overflows and precision == torch.float16
-    first_stage = FirstStage(load("vae", torch.float32 if overflows else precision), family.latent)
+    if family.pixels:
+        stage = Pixels(PixelSpec(channels=found.parts["denoiser"].spec.out_channels))
+    else:
+        stage = load("vae", torch.float32 if overflows else precision)
+    first_stage = FirstStage(stage, family.latent)
     network = load("denoiser", precision)
     name = found.path.resolve().name if found.is_folder else found.path.stem
     return Model(found, name=name, encoders=encoders, network=network, first_stage=first_stage, origins=origins)
 
 
-def _encoder(reading: Reading, family: Family, words: CLIPTokenizer | T5Tokenizer, tower: Any) -> Encoder:
+def _encoder(reading: Reading, family: Family, words: CLIPTokenizer | T5Tokenizer | None, tower: Any) -> Encoder:
+    if words is None:
+        return ClassEncoder(reading, tower)
     if isinstance(words, T5Tokenizer):
         return LongTextEncoder(reading, words, tower)
     return TextEncoder(reading, words, tower, family.emphasis)

@@ -68,6 +68,7 @@ FILL = replace(
     pipeline="FluxFillPipeline",
     matches=lambda spec: matches(spec, guidance=True, further=5),
     published={"FLUX.1 fill": FLUX_FILL},
+    beside=("masked picture", "folded mask"),
     defaults=replace(DEV.defaults, steps=50, guidance=30.0),
 )
 CONTROL = replace(
@@ -76,5 +77,6 @@ CONTROL = replace(
     pipeline="FluxControlPipeline",
     matches=lambda spec: matches(spec, guidance=True, further=1),
     published={"FLUX.1 canny or depth": FLUX_CONTROL},
+    beside=("picture",),
     defaults=replace(DEV.defaults, steps=50, guidance=30.0),
 )

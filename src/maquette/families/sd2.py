@@ -43,4 +43,5 @@ SD2_DEPTH = replace(
     pipeline="StableDiffusionDepth2ImgPipeline",
     matches=lambda spec: matches_sd2(spec, DEPTH_CHANNELS),
     published={"Stable Diffusion 2 depth": replace(SD2_UNET, in_channels=DEPTH_CHANNELS)},
+    beside=("depth",),
 )

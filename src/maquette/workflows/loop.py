@@ -3,25 +3,28 @@
 A workflow yields each `Step` of its samplers and returns a `Result`; one workflow uses another by `yield from`.
 """
 
-from collections.abc import Callable, Generator, Sequence
+import math
+from collections.abc import Callable, Generator
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 from PIL import Image
 from torch import Tensor
 
-from maquette.diffusion.guidance import Pair, cfg
-from maquette.diffusion.noise import SeededNoise
+from maquette.diffusion.compose import keep
+from maquette.diffusion.noise import SeededNoise, StartingNoise, VariedNoise
 from maquette.diffusion.samplers import sampler, walk
 from maquette.diffusion.schedules import schedule
 from maquette.diffusion.singlestep import Step
 from maquette.engine.model import Model
 from maquette.errors import MaquetteError
+from maquette.workflows.guide import Guide
 from maquette.workflows.picture import Origin, encode_png, hash_latent, name_files, to_images, write_files
-from maquette.workflows.request import Request, Resolved, nearest_multiple
+from maquette.workflows.request import MAX_PIXELS, MAX_SIDE, SIZE_MULTIPLE, Request, Resolved, nearest_multiple
 
+SMALLEST = 64  # pixels: a smaller picture is painted enlarged
 BATCH_PIXELS = 2**20  # painted at once: 64 pictures of 128 x 128, 4 of 512 x 512, 1 that is larger
 
 
@@ -36,7 +39,7 @@ class Result:
 
     @property
     def seeds(self) -> list[int]:
-        return list(self.request.seeds)
+        return self.request.seeds
 
     def save(self, out: Path | str) -> list[Path]:
         """Write all pictures with their settings, or none: to `out` (a .png), or to out-1, out-2, ... for several.
@@ -48,7 +51,7 @@ class Result:
         return paths
 
     def _origin(self, k: int) -> Origin:
-        return Origin(request=self.request.alone(k), model_hash=self.model_hash, latent_hash=self.latent_hashes[k])
+        return Origin(request=self.request.part(k, 1), model_hash=self.model_hash, latent_hash=self.latent_hashes[k])
 
 
 Workflow = Generator[Step, None, Result]
@@ -66,9 +69,42 @@ def run(workflow: Workflow, see: Callable[[Step], object] | None = None) -> Resu
                 see(step)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Painted:
+    """The pictures of one batch so far, and the hash of the last latent that each was developed from."""
+
+    images: list[Image.Image]
+    hashes: list[str]
+    latents: Tensor | None = None
+    """What they were developed from; None once the pictures were changed."""
+
+
+Pass = Callable[[Model, Resolved, Painted], Generator[Step, None, Painted]]
+"""One thing that is done to a batch of pictures: painting them, enlarging them, ..."""
+
+
+def canvas_size(request: Request) -> tuple[int, int]:
+    """(width, height) of what is painted on: the request's picture, enlarged where it is tiny, and what extends it."""
+    assert request.image is not None
+    size = request.image.image.size
+    scale = max(SMALLEST / min(size), 1)
+    width, height = (round(side * scale) for side in size)
+    if request.extend is not None:
+        extend = request.extend
+        width, height = width + extend.left + extend.right, height + extend.top + extend.bottom
+    if width * height > MAX_PIXELS or max(width, height) > MAX_SIDE:
+        raise MaquetteError(f"a picture of {width}x{height} is too large to be painted; give the size to paint it at")
+    return width, height
+
+
 def resolve(request: Request, model: Model) -> Resolved:
     """Fill in the model's name and its family's defaults; the size must suit the model."""
-    resolved = request.resolved(model.family.defaults).model_copy(update={"model": model.name})
+    defaults = model.family.defaults
+    if request.image is not None:
+        multiple = math.lcm(model.multiple, SIZE_MULTIPLE)
+        width, height = (-(-side // multiple) * multiple for side in canvas_size(request))
+        defaults = replace(defaults, width=width, height=height)
+    resolved = request.resolved(defaults).model_copy(update={"model": model.name})
     for name, side in (("width", resolved.width), ("height", resolved.height)):
         if side % model.multiple:
             near = nearest_multiple(side, model.multiple)
@@ -78,22 +114,39 @@ def resolve(request: Request, model: Model) -> Resolved:
     return resolved
 
 
-def batches(request: Resolved) -> list[Sequence[int]]:
-    """The seeds in groups that are painted together."""
+def batches(request: Resolved) -> list[Resolved]:
+    """The request in parts that are painted together."""
     size = max(BATCH_PIXELS // (request.width * request.height), 1)
-    return [request.seeds[k : k + size] for k in range(0, request.count, size)]
+    return [request.part(k, min(size, request.count - k)) for k in range(0, request.count, size)]
 
 
 @torch.no_grad()
-def sample(model: Model, request: Resolved, seeds: Sequence[int]) -> Generator[Step, None, Tensor]:
-    """Walk from noise to clean latents (B, C, h, w), one for each seed, in float32."""
-    told = {"width": request.width, "height": request.height, "guidance": request.guidance}
-    positive, negative = (each.repeat(len(seeds)) for each in model.contrast(request.prompt, request.negative, **told))
-    scale = 1.0 if model.family.distilled else request.guidance
-    guided = cfg(Pair(model.denoiser, positive, negative), scale)
+def sample(
+    model: Model,
+    request: Resolved,
+    *,
+    source: Tensor | None = None,
+    strength: float = 1.0,
+    mask: Tensor | None = None,
+    concat: Tensor | None = None,
+) -> Generator[Step, None, Tensor]:
+    """Walk from noise to clean latents (B, C, h, w), one for each picture, in float32.
+
+    With a clean `source` (B or 1, C, h, w) only the last part of the way is walked, as long as `strength` says; where
+    the `mask` (1, 1, h, w) is 0, the source stays. `concat` is what the network reads beside the latent.
+    """
     levels = schedule(request.schedule, model.process_for(request.width, request.height), request.steps)
+    guided = Guide(model, request, levels, concat).guided()
+    if source is not None:
+        levels = levels.strength(strength)
+        if mask is not None:
+            guided = keep(guided, source, mask)
+    noise: StartingNoise = SeededNoise(request.seeds)
+    if request.variation is not None and request.variation.seed is not None:
+        first = request.variation.seed
+        noise = VariedNoise(noise, SeededNoise(range(first, first + request.count)), request.variation.amount)
     shape = model.latent_shape(request.width, request.height)
-    for step in walk(sampler(request.sampler), guided, levels, SeededNoise(seeds), shape, model.device):
+    for step in walk(sampler(request.sampler), guided, levels, noise, shape, model.device, source):
         x = step.x
         yield step
     if not bool(x.isfinite().all()):
@@ -101,11 +154,7 @@ def sample(model: Model, request: Resolved, seeds: Sequence[int]) -> Generator[S
     return x
 
 
-def develop(model: Model, latents: Tensor) -> list[Image.Image]:
+def develop(model: Model, latents: Tensor) -> Painted:
     """Decode latents (B, C, h, w) to pictures, one at a time: the memory of one, and the same pixels in any batch."""
-    return [image for latent in latents.split(1) for image in to_images(model.decode(latent))]
-
-
-def fingerprints(latents: Tensor) -> list[str]:
-    """The hash of each latent."""
-    return [hash_latent(latent) for latent in latents]
+    images = [image for latent in latents.split(1) for image in to_images(model.decode(latent))]
+    return Painted(images=images, latents=latents, hashes=[hash_latent(latent) for latent in latents])

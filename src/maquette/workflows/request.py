@@ -5,16 +5,34 @@ import secrets
 from collections.abc import Collection, Mapping
 from typing import Annotated, Any, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 
 from maquette.diffusion.samplers import SAMPLERS
 from maquette.diffusion.schedules import SCHEDULES
 from maquette.errors import MaquetteError
 from maquette.families.family import Defaults
+from maquette.workflows.settings import (
+    MAX_SEED,
+    Control,
+    Detail,
+    Extend,
+    Given,
+    Hires,
+    Part,
+    Refiner,
+    Region,
+    Seed,
+    Several,
+    Share,
+    Strength,
+    Tiles,
+    Variation,
+    Words,
+    as_tuple,
+    check_mask,
+)
 
-MAX_SEED = 2**63 - 1  # what a signed 64-bit integer holds
-MAX_PROMPT = 4000  # characters
 MAX_STEPS = 1000
 MAX_COUNT = 256
 MAX_SIDE = 8192  # pixels
@@ -25,6 +43,7 @@ _MESSAGES = {  # pydantic's error type: what to say of it; the names in braces a
     "greater_than": "must be more than {gt}",
     "greater_than_equal": "must be at least {ge}",
     "less_than_equal": "must be at most {le}",
+    "string_pattern_mismatch": "must match {pattern}",
     "multiple_of": "must be a multiple of {multiple_of}",
     "string_too_long": "is too long: the limit is {max_length} characters",
     "string_unicode": "is not valid Unicode text",
@@ -57,29 +76,23 @@ def _known(names: Collection[str]) -> AfterValidator:
     return AfterValidator(check)
 
 
-def _no_nul(text: str) -> str:
-    if "\0" in text:
-        raise ValueError("holds a NUL character; remove it")
-    return text
-
-
-Words = Annotated[str, Field(max_length=MAX_PROMPT), AfterValidator(_no_nul)]
 Side = Annotated[int, Field(gt=0, le=MAX_SIDE, multiple_of=SIZE_MULTIPLE)]
-Seed = Annotated[int, Field(ge=0, le=MAX_SEED)]
 Steps = Annotated[int, Field(ge=1, le=MAX_STEPS)]
 Guidance = Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)]
 SamplerName = Annotated[str, _known(SAMPLERS)]
 ScheduleName = Annotated[str, _known(SCHEDULES)]
 
 
-class Request(BaseModel):
+class Request(Part):
     """A picture, or `count` of them, described; what is None is left to the model's family (the seed to chance).
 
     Picture k of `count` has the seed `seed + k` and is the picture that this seed gives alone: the same noise, and the
     same arithmetic up to the rounding of the device, which may differ with the size of a batch. Sizes are pixels.
-    """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+    `image` is what is begun with: as much of it is new as `strength` says; with a `mask` (white is repainted) or
+    `extend`, only there. `hires` and `detail` are done after that. `interval` is the part of the steps in which
+    guidance acts, `rescale` how much of its contrast is brought back.
+    """
 
     prompt: Words = ""
     negative: Words = ""
@@ -92,13 +105,37 @@ class Request(BaseModel):
     schedule: ScheduleName | None = None
     width: Side | None = None
     height: Side | None = None
+    image: Given | None = None
+    mask: Given | None = None
+    depth: Given | None = None
+    strength: Strength | None = None
+    extend: Extend | None = None
+    hires: Hires | None = None
+    detail: Detail | None = None
+    variation: Variation | None = None
+    regions: Several[Region] = ()
+    controls: Several[Control] = ()
+    refiner: Refiner | None = None
+    tiles: Tiles | None = None
+    rescale: Share = 0.0
+    interval: Annotated[tuple[Share, Share] | None, BeforeValidator(as_tuple)] = None
+    clip_skip: Annotated[int, Field(ge=1, le=12)] = 1
 
     @model_validator(mode="after")
     def _check_together(self) -> Self:
-        if (self.width or 0) * (self.height or 0) > MAX_PIXELS:
-            raise ValueError(f"{self.width}x{self.height} is too large: the limit is {MAX_PIXELS / 2**20:g} megapixels")
+        scale = 1 if self.hires is None else self.hires.scale
+        width, height = (round((side or 0) * scale) for side in (self.width, self.height))
+        if width * height > MAX_PIXELS:
+            raise ValueError(f"{width}x{height} is too large: the limit is {MAX_PIXELS / 2**20:g} megapixels")
         if (self.seed or 0) + self.count - 1 > MAX_SEED:
             raise ValueError(f"seed {self.seed} leaves no seeds for {self.count} pictures: the last is {MAX_SEED}")
+        for name in ("mask", "extend", "strength"):
+            if getattr(self, name) is not None and self.image is None:
+                raise ValueError(f"{name} needs an image")
+        if self.mask is not None and self.image is not None:
+            check_mask(self.mask, self.image)
+        if self.interval is not None and not self.interval[0] < self.interval[1]:
+            raise ValueError(f"the interval {self.interval} is empty; its end must be larger than its start")
         return self
 
     @classmethod
@@ -111,7 +148,7 @@ class Request(BaseModel):
 
     def resolved(self, defaults: Defaults) -> "Resolved":
         """Fill in what was left open: the seed by chance, the rest from the family's `defaults`."""
-        fields = self.model_dump(exclude_none=True)
+        fields = {name: value for name in Request.model_fields if (value := getattr(self, name)) is not None}
         fields.setdefault("seed", secrets.randbelow(2**32))
         for name in ("steps", "guidance", "sampler", "schedule", "width", "height"):
             fields.setdefault(name, getattr(defaults, name))
@@ -130,13 +167,17 @@ class Resolved(Request):
     height: Side
 
     @property
-    def seeds(self) -> range:
-        """One seed for each picture."""
-        return range(self.seed, self.seed + self.count)
+    def seeds(self) -> list[int]:
+        """One seed for each picture; variations of a picture share its seed, and have their own beside it."""
+        varied = self.variation is not None and self.variation.seed is not None
+        return [self.seed] * self.count if varied else list(range(self.seed, self.seed + self.count))
 
-    def alone(self, k: int) -> "Resolved":
-        """The request for picture k alone."""
-        return self.model_copy(update={"seed": self.seeds[k], "count": 1})
+    def part(self, start: int, count: int) -> "Resolved":
+        """The request for `count` of its pictures, from picture `start` on."""
+        variation = self.variation
+        if variation is not None and variation.seed is not None:
+            variation = variation.model_copy(update={"seed": variation.seed + start})
+        return self.model_copy(update={"seed": self.seeds[start], "count": count, "variation": variation})
 
 
 def _explain(detail: ErrorDetails, model: type[Request]) -> str:

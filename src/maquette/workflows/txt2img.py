@@ -1,21 +1,15 @@
 """Words to pictures."""
 
-import torch
-from PIL import Image
+from collections.abc import Generator
 
+from maquette.diffusion.singlestep import Step
+from maquette.engine.beside import read_beside
 from maquette.engine.model import Model
-from maquette.workflows.loop import Result, Workflow, batches, develop, fingerprints, resolve, sample
-from maquette.workflows.request import Request
+from maquette.workflows.loop import Painted, develop, sample
+from maquette.workflows.request import Resolved
 
 
-@torch.no_grad()
-def txt2img(model: Model, request: Request) -> Workflow:
-    """Paint the pictures of a request: latents from noise, then developed, one batch of seeds after the other."""
-    resolved = resolve(request, model)
-    images: list[Image.Image] = []
-    hashes: list[str] = []
-    for seeds in batches(resolved):
-        latents = yield from sample(model, resolved, seeds)
-        images += develop(model, latents)
-        hashes += fingerprints(latents)
-    return Result(images=images, request=resolved, model_hash=model.hash, latent_hashes=hashes)
+def txt2img(model: Model, request: Resolved, painted: Painted) -> Generator[Step, None, Painted]:
+    """Paint from noise alone."""
+    concat = read_beside(model, (request.width, request.height))
+    return develop(model, (yield from sample(model, request, concat=concat)))

@@ -1,0 +1,90 @@
+"""The commands that paint: from words, from a picture, a part of one, beyond its edges, or its details."""
+
+from typing import Annotated, Any
+
+import typer
+
+from maquette.cli.opening import Opening
+from maquette.cli.options import with_options
+from maquette.cli.painting import Painting, paint_and_write
+
+Prompt = Annotated[str, typer.Argument(help="What to paint, in English or Chinese; may be empty.")]
+Image = Annotated[str, typer.Argument(metavar="IMAGE", help="The picture to begin with.")]
+Strength = Annotated[float | None, typer.Option(help="How much of it is new: 0 to 1.")]
+Beyond = Annotated[int, typer.Option(help="Pixels more on this side.")]
+
+command = with_options(painting=Painting, opening=Opening)
+
+
+@command
+def txt2img(prompt: Prompt, *, painting: Painting, opening: Opening) -> None:
+    """Paint what the words say and print the path of the picture."""
+    _paint(painting, opening, prompt=prompt)
+
+
+@command
+def img2img(
+    image: Image,
+    prompt: Prompt = "",
+    strength: Strength = None,
+    depth: Annotated[str | None, typer.Option(metavar="IMAGE", help="Bright where things are near.")] = None,
+    *,
+    painting: Painting,
+    opening: Opening,
+) -> None:
+    """Repaint a picture as the words say."""
+    _paint(painting, opening, prompt=prompt, image=image, strength=strength, depth=depth)
+
+
+@command
+def inpaint(
+    image: Image,
+    mask: Annotated[str, typer.Argument(metavar="MASK", help="As large as the picture; white is repainted.")],
+    prompt: Prompt = "",
+    strength: Strength = None,
+    *,
+    painting: Painting,
+    opening: Opening,
+) -> None:
+    """Repaint a part of a picture; every other pixel stays as it is."""
+    _paint(painting, opening, prompt=prompt, image=image, mask=mask, strength=strength)
+
+
+@command
+def outpaint(
+    image: Image,
+    prompt: Prompt = "",
+    left: Beyond = 0,
+    top: Beyond = 0,
+    right: Beyond = 0,
+    bottom: Beyond = 0,
+    strength: Strength = None,
+    *,
+    painting: Painting,
+    opening: Opening,
+) -> None:
+    """Go on painting beyond a picture's edges."""
+    extend = {"left": left, "top": top, "right": right, "bottom": bottom}
+    _paint(painting, opening, prompt=prompt, image=image, extend=extend, strength=strength)
+
+
+@command
+def detail(
+    image: Image,
+    where: Annotated[list[str], typer.Argument(metavar="BOX|FINDER...", help="Such as 40,40,64,64 or a finder.")],
+    prompt: Annotated[str, typer.Option(help="What is there.")] = "",
+    strength: Strength = None,
+    *,
+    painting: Painting,
+    opening: Opening,
+) -> None:
+    """Repaint parts of a picture enlarged, and paste them back."""
+    fields = Painting(detail=[*where, *(painting.detail or ())]).fields()["detail"]
+    if strength is not None:
+        fields["strength"] = strength
+    _paint(painting, opening, prompt=prompt, image=image, detail=fields)
+
+
+def _paint(painting: Painting, opening: Opening, **fields: Any) -> None:
+    given = {name: value for name, value in fields.items() if value is not None}
+    paint_and_write({**painting.fields(), **given}, painting.out, opening)

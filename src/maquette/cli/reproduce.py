@@ -1,0 +1,50 @@
+"""`maquette reproduce`: paint a picture again from its settings, and say whether it is the same."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from maquette.cli.opening import Opening, open_from_options
+from maquette.cli.options import with_options
+
+DIFFERENT = 1  # exit status where the picture could be painted, but is another one
+
+
+@with_options(opening=Opening)
+def reproduce(
+    picture: Annotated[Path, typer.Argument(help="A picture that Maquette, A1111, ComfyUI or InvokeAI saved.")],
+    model: Annotated[
+        str | None, typer.Option(metavar="NAME|PATH", help="The model that paints. [default: the one it names]")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(metavar="FILE", help="Keep the new picture, a .png file.")] = None,
+    *,
+    opening: Opening,
+) -> None:
+    """Paint a picture again and compare; exits with 0 if it is identical, with 1 if not."""
+    from maquette.cli.progress import PaintingBar
+
+    with PaintingBar() as bar:
+        from maquette.workflows.canvas import read_image
+        from maquette.workflows.loop import batches, resolve, run
+        from maquette.workflows.paint import paint
+        from maquette.workflows.picture import check_out, read_settings
+        from maquette.workflows.reproduce import compare, remarks, request_of
+
+        settings = read_settings(picture)
+        original, request = read_image(picture), request_of(settings, model)
+        if out is not None:
+            check_out(out)
+        bar.say(f"opening {request.model}")
+        opened = open_from_options(request.model, opening)
+        resolved = resolve(request, opened)
+        bar.begin(resolved.steps, len(batches(resolved)))
+        result = run(paint(opened, resolved), bar.count)
+        if out is not None:
+            result.save(out)
+    for remark in remarks(settings, opened):
+        typer.echo(remark, err=True)
+    comparison = compare(result, settings, original)
+    typer.echo(str(comparison))
+    if not comparison.identical:
+        raise typer.Exit(DIFFERENT)

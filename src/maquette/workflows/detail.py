@@ -1,0 +1,57 @@
+"""The detailer: a hand or a face is enlarged, repainted at the size that the model paints well, and pasted back."""
+
+import hashlib
+from collections.abc import Generator, Iterator
+
+from PIL import Image
+
+from maquette.diffusion.singlestep import Step
+from maquette.engine.model import Model
+from maquette.workflows.canvas import fit
+from maquette.workflows.finders import Found, finder
+from maquette.workflows.inpaint import repaint
+from maquette.workflows.loop import Painted
+from maquette.workflows.region import Box, around, feather, paste
+from maquette.workflows.request import Resolved
+from maquette.workflows.settings import Detail, Picture
+
+
+def detail(model: Model, request: Resolved, painted: Painted) -> Generator[Step, None, Painted]:
+    """Repaint what is found in each picture, one thing after the other."""
+    assert request.detail is not None
+    images, hashes = [], []
+    for k, (image, hashed) in enumerate(zip(painted.images, painted.hashes, strict=True)):
+        alone = request.part(k, 1)
+        for found in find(request.detail, image):
+            image, latent = yield from _repaint_enlarged(model, alone, image, found)
+            hashed = hashlib.sha256(f"{hashed} {latent}".encode()).hexdigest()
+        images.append(image)
+        hashes.append(hashed)
+    return Painted(images=images, hashes=hashes)
+
+
+def find(detail: Detail, image: Image.Image) -> Iterator[Found]:
+    """The request's boxes, and what its finder finds."""
+    for box in detail.boxes:
+        yield Found(box=Box(*box).within(image.size), mask=None, label="", score=1.0)
+    if detail.finder is not None:
+        yield from finder(detail.finder)(image)
+
+
+def _repaint_enlarged(
+    model: Model, request: Resolved, image: Image.Image, found: Found
+) -> Generator[Step, None, tuple[Image.Image, str]]:
+    """The picture with one thing repainted, and the hash of the latent that it was developed from."""
+    assert request.detail is not None
+    told, defaults = request.detail, model.family.defaults
+    width, height = (told.size or side for side in (defaults.width, defaults.height))
+    mask = feather(found.covering(image.size), told.feather)
+    crop = around(found.box, round(told.padding * max(found.box.size)), width / height, image.size)
+    changes: dict[str, object] = {"width": width, "height": height, "strength": told.strength}
+    changes |= {name: getattr(told, name) for name in ("prompt", "negative") if getattr(told, name) is not None}
+    if request.depth is not None:
+        changes["depth"] = Picture(request.depth.image.resize(image.size).crop(crop))
+    local = request.model_copy(update={"regions": (), "controls": (), "hires": None, "tiles": None, **changes})
+    enlarged, where = (fit(each.crop(crop), width, height, "stretch") for each in (image, mask))
+    new = yield from repaint(model, local, enlarged, where)
+    return paste(image, new.images[0], crop, mask), new.hashes[0]

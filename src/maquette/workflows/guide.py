@@ -1,0 +1,136 @@
+"""From a request to the answer that a sampler asks for: words, guidance, regions, control and refiner put together.
+
+Each of these wraps the one question, *what is x0?* (`maquette.diffusion`); here is only what wraps what.
+"""
+
+from collections.abc import Sequence
+from functools import cached_property
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from maquette.diffusion.compose import blend, by_step, handover, tiled
+from maquette.diffusion.conditioning import Conditioning
+from maquette.diffusion.denoise import Denoiser, Guided
+from maquette.diffusion.guidance import Pair, cfg, during, rescaled
+from maquette.diffusion.process import Level
+from maquette.diffusion.schedules import Schedule
+from maquette.engine.model import Model
+from maquette.engine.open import companion
+from maquette.text.script import by_step as read_by_step
+from maquette.text.script import split_together
+from maquette.workflows.request import Resolved
+from maquette.workflows.settings import Region
+
+
+class Guide:
+    """What a request tells a model, for all of its pictures; `concat` (B or 1, C, h, w) is read beside the latent."""
+
+    def __init__(self, model: Model, request: Resolved, levels: Schedule, concat: Tensor | None = None) -> None:
+        self.model, self.request, self.levels, self.concat = model, request, levels, concat
+        self._told: dict[tuple[str, bool], Conditioning] = {}
+
+    def guided(self) -> Guided:
+        """The answer, with everything that the request asks for."""
+        painted = self._at_every_step(self.request.prompt)
+        if self.request.regions:
+            everywhere = torch.ones(1, 1, *self.model.latent_shape(self.request.width, self.request.height)[1:])
+            parts = [(self._at_every_step(region.prompt), self._mask(region)) for region in self.request.regions]
+            painted = blend([(painted, everywhere), *parts])
+        if self.request.refiner is None:
+            return painted
+        refined = self._refined()
+        return handover(painted, refined, float(self._level(self.request.refiner.at).t))
+
+    def _at_every_step(self, prompt: str) -> Guided:
+        """The guided answer to a prompt whose words may change from step to step."""
+        steps = len(self.levels) - 1
+        together = [[(text, weight) for text in read_by_step(part, steps)] for part, weight in split_together(prompt)]
+        wanted = list(zip(*together, strict=True))
+        unwanted = read_by_step(self.request.negative, steps)
+        made: dict[tuple[object, str], Guided] = {}
+        for told in zip(wanted, unwanted, strict=True):
+            if told not in made:
+                made[told] = self._strengthened(self._pair(*told))
+        return by_step([made[told] for told in zip(wanted, unwanted, strict=True)], list(self.levels)[:-1])
+
+    def _pair(self, wanted: Sequence[tuple[str, float]], unwanted: str) -> Pair:
+        positives = [(self._vary(self._tell(text)), weight) for text, weight in wanted]
+        return Pair(self._denoise, positives, self._tell(unwanted, negative=True))
+
+    def _strengthened(self, pair: Pair) -> Guided:
+        """Classifier-free guidance as strong, as long and as rescaled as the request says."""
+        request = self.request
+        guided = cfg(pair, 1.0 if self.model.family.distilled else request.guidance)
+        if request.rescale:
+            guided = rescaled(guided, pair.positive, request.rescale)
+        if request.interval is not None:
+            first, last = (float(self._level(share).t) for share in request.interval)
+            guided = during(guided, pair.positive, first=first, last=last)
+        return guided
+
+    def _level(self, share: float) -> Level:
+        return self.levels[min(round(share * (len(self.levels) - 1)), len(self.levels) - 1)]
+
+    def _tell(self, text: str, *, negative: bool = False) -> Conditioning:
+        """What the model is told for one text, for each picture; every text is read once."""
+        if (text, negative) not in self._told:
+            request = self.request
+            told = self.model.condition(
+                [text],
+                negative=negative,
+                chunks=self._chunks,
+                width=request.width,
+                height=request.height,
+                guidance=request.guidance,
+                clip_skip=request.clip_skip,
+                concat=self.concat,
+            )
+            self._told[text, negative] = told.repeat(request.count)
+        return self._told[text, negative]
+
+    @cached_property
+    def _chunks(self) -> int:
+        """As many chunks of tokens as the longest of all texts takes."""
+        request, steps = self.request, len(self.levels) - 1
+        prompts = [request.prompt, *(region.prompt for region in request.regions)]
+        if request.variation is not None and request.variation.prompt is not None:
+            prompts.append(request.variation.prompt)
+        texts = {text for prompt in prompts for part, _ in split_together(prompt) for text in read_by_step(part, steps)}
+        return self.model.chunks(*texts, *read_by_step(request.negative, steps))
+
+    def _vary(self, told: Conditioning) -> Conditioning:
+        variation = self.request.variation
+        if variation is None or variation.prompt is None:
+            return told
+        return told.lerp(self._tell(variation.prompt), variation.amount)
+
+    @cached_property
+    def _denoise(self) -> Denoiser:
+        request, factor = self.request, self.model.first_stage.vae.spec.factor
+        denoise = self.model.denoiser
+        if request.tiles is not None and max(request.width, request.height) > request.tiles.size:
+            side = request.tiles.size // factor
+            denoise = tiled(denoise, (side, side), request.tiles.overlap // factor)
+        return denoise
+
+    def _mask(self, region: Region) -> Tensor:
+        """A region's weight at every place of the latent: full inside its box, falling off beyond it."""
+        rows, columns = self.request.height, self.request.width
+        left, top, right, bottom = region.box
+        y, x = torch.arange(rows) + 0.5, torch.arange(columns) + 0.5
+        beyond = [
+            torch.maximum(low - place, place - high).clamp(min=0)
+            for low, place, high in ((top, y, bottom), (left, x, right))
+        ]
+        reach = region.feather or 1e-6
+        mask = (1 - beyond[0][:, None] / reach).clamp(min=0) * (1 - beyond[1][None] / reach).clamp(min=0)
+        size = self.model.latent_shape(columns, rows)[1:]
+        return region.weight * F.interpolate(mask[None, None], size, mode="area").to(self.model.device)
+
+    def _refined(self) -> Guided:
+        assert self.request.refiner is not None
+        refiner = companion(self.model, self.request.refiner.model)
+        plain = self.request.model_copy(update={"refiner": None, "regions": (), "controls": (), "variation": None})
+        return Guide(refiner, plain, self.levels).guided()

@@ -1,0 +1,23 @@
+"""A picture to another one (Meng et al. 2022, "SDEdit"): noised as far as the strength says, and painted again."""
+
+from collections.abc import Generator
+
+from maquette.diffusion.singlestep import Step
+from maquette.engine.beside import read_beside
+from maquette.engine.model import Model
+from maquette.workflows.canvas import fit, read_depth, to_pixels
+from maquette.workflows.loop import Painted, develop, sample
+from maquette.workflows.request import Resolved
+
+STRENGTH = 0.75  # unless the request says another
+
+
+def img2img(model: Model, request: Resolved, painted: Painted) -> Generator[Step, None, Painted]:
+    """Repaint whole pictures: those painted so far, or the request's."""
+    size = request.width, request.height
+    pixels = to_pixels([fit(image, *size) for image in painted.images]).to(model.device)
+    depth = None if request.depth is None else read_depth(request.depth.image, size).to(model.device)
+    source = model.encode(pixels)
+    concat = read_beside(model, pixels, depth=depth)
+    latents = yield from sample(model, request, source=source, strength=request.strength or STRENGTH, concat=concat)
+    return develop(model, latents)

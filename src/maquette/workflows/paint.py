@@ -1,0 +1,41 @@
+"""Every workflow: what a request asks for is done pass after pass, one batch of its pictures after the other."""
+
+import torch
+
+from maquette.engine.model import Model
+from maquette.workflows.detail import detail
+from maquette.workflows.hires import hires
+from maquette.workflows.img2img import img2img
+from maquette.workflows.inpaint import inpaint
+from maquette.workflows.loop import Painted, Pass, Result, Workflow, batches, resolve
+from maquette.workflows.request import Request
+from maquette.workflows.txt2img import txt2img
+
+
+def passes(request: Request) -> list[Pass]:
+    """What is done for a request, in order."""
+    masked = request.mask is not None or request.extend is not None
+    changed = request.strength is not None or not (request.hires or request.detail)  # else only enlarged or detailed
+    wanted: tuple[tuple[Pass, bool], ...] = (
+        (txt2img, request.image is None),
+        (inpaint, masked),
+        (img2img, request.image is not None and not masked and changed),
+        (hires, request.hires is not None),
+        (detail, request.detail is not None),
+    )
+    return [work for work, is_wanted in wanted if is_wanted]
+
+
+@torch.no_grad()
+def paint(model: Model, request: Request) -> Workflow:
+    """Paint the pictures of a request."""
+    resolved = resolve(request, model)
+    images, hashes = [], []
+    for part in batches(resolved):
+        given = [] if part.image is None else [part.image.rgb] * part.count
+        painted = Painted(images=given, hashes=[""] * part.count)
+        for work in passes(part):
+            painted = yield from work(model, part, painted)
+        images += painted.images
+        hashes += painted.hashes
+    return Result(images=images, request=resolved, model_hash=model.hash, latent_hashes=hashes)

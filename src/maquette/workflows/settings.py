@@ -1,0 +1,225 @@
+"""The parts of a request beyond words and sizes: pictures it begins with, and what else is to be done."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Any, Self, TypeVar
+
+from PIL import Image
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, model_validator
+
+from maquette.errors import MaquetteError
+from maquette.workflows.canvas import hash_image, open_image, read_image, read_mask
+from maquette.workflows.region import Box
+
+MAX_SEED = 2**63 - 1  # what a signed 64-bit integer holds
+MAX_PROMPT = 4000  # characters
+
+
+def _no_nul(text: str) -> str:
+    if "\0" in text:
+        raise ValueError("holds a NUL character; remove it")
+    return text
+
+
+Words = Annotated[str, Field(max_length=MAX_PROMPT), AfterValidator(_no_nul)]
+Seed = Annotated[int, Field(ge=0, le=MAX_SEED)]
+Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
+Strength = Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)]
+Name = Annotated[str, Field(min_length=1, max_length=4096)]
+
+
+@dataclass(frozen=True, eq=False)
+class Picture:
+    """A picture that a request was given, as its file has it, and where it came from."""
+
+    image: Image.Image
+    path: str | None = None
+
+    @cached_property
+    def rgb(self) -> Image.Image:
+        """It as RGB, on white where it is transparent."""
+        return read_image(self.image)
+
+    @cached_property
+    def hash(self) -> str:
+        """SHA-256 of its pixels."""
+        return hash_image(self.image)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Picture) and self.hash == other.hash
+
+    def __hash__(self) -> int:
+        return hash(self.hash)
+
+    @classmethod
+    def read(cls, given: object) -> "Picture":
+        """From a path, a data URI, bytes, a PIL picture, or what `told` wrote, unless the file changed since."""
+        if isinstance(given, Picture):
+            return given
+        if isinstance(given, Mapping):
+            return cls._again(given)
+        if not isinstance(given, str | Path | bytes | Image.Image):
+            raise ValueError(f"is no picture, got {type(given).__name__}; give a path, a data URI or a PIL picture")
+        try:
+            image = open_image(given)
+        except MaquetteError as error:
+            raise ValueError(str(error)) from None
+        is_path = isinstance(given, Path) or (isinstance(given, str) and len(given) < 4096 and Path(given).exists())
+        return cls(image, str(given) if is_path else None)
+
+    @classmethod
+    def _again(cls, told: Mapping[str, Any]) -> "Picture":
+        path, wanted = told.get("path"), told.get("sha256")
+        if not isinstance(path, str):
+            raise ValueError("is not in the settings, only its hash; give the picture again")
+        found = cls.read(path)
+        if wanted is not None and found.hash != wanted:
+            raise ValueError(f"{path} is another picture than the one that was used; give that one")
+        return found
+
+    def told(self) -> dict[str, str | None]:
+        """What is said of it in settings."""
+        return {"path": self.path, "sha256": self.hash}
+
+
+def check_mask(mask: Picture, image: Picture) -> None:
+    """Refuse a mask that is empty, or of another shape than its picture."""
+    try:
+        read_mask(mask.image, image.image.size)
+    except MaquetteError as error:
+        raise ValueError(str(error)) from None
+
+
+Given = Annotated[Picture, BeforeValidator(Picture.read), PlainSerializer(Picture.told)]
+
+
+class Part(BaseModel):
+    """What all parts of a request have in common."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, arbitrary_types_allowed=True)
+
+
+def as_tuple(given: object) -> object:
+    """Lists are what JSON has for tuples."""
+    return tuple(given) if isinstance(given, list) else given
+
+
+T = TypeVar("T")
+Several = Annotated[tuple[T, ...], BeforeValidator(as_tuple)]
+
+
+def _read_box(given: object) -> object:
+    if isinstance(given, str):
+        try:
+            return tuple(Box.read(given))
+        except MaquetteError as error:
+            raise ValueError(str(error)) from None
+    return as_tuple(given)
+
+
+Edges = Annotated[tuple[int, int, int, int], BeforeValidator(_read_box)]
+"""left, top, right, bottom, in pixels of the picture."""
+
+
+class Extend(Part):
+    """Outpainting: so many pixels more on each side."""
+
+    left: Annotated[int, Field(ge=0, le=4096)] = 0
+    top: Annotated[int, Field(ge=0, le=4096)] = 0
+    right: Annotated[int, Field(ge=0, le=4096)] = 0
+    bottom: Annotated[int, Field(ge=0, le=4096)] = 0
+
+    @model_validator(mode="after")
+    def _check_any(self) -> Self:
+        if not any((self.left, self.top, self.right, self.bottom)):
+            raise ValueError("extends nothing; give left, top, right or bottom in pixels")
+        return self
+
+
+class Hires(Part):
+    """A second pass at a larger size: `latent` enlarges the latent, `pixel` the decoded picture."""
+
+    scale: Annotated[float, Field(gt=1, le=8, allow_inf_nan=False)] = 2.0
+    strength: Strength = 0.6
+    steps: Annotated[int, Field(ge=1, le=1000)] | None = None
+    by: Annotated[str, Field(pattern="^(latent|pixel)$")] = "pixel"
+
+
+class Detail(Part):
+    """Things that are found, or lie in `boxes`, are enlarged, repainted and pasted back."""
+
+    boxes: Several[Edges] = ()
+    finder: Name | None = None
+    prompt: Words | None = None
+    negative: Words | None = None
+    strength: Strength = 0.5
+    size: Annotated[int, Field(gt=0, le=4096, multiple_of=8)] | None = None
+    padding: Annotated[float, Field(ge=0, le=4, allow_inf_nan=False)] = 0.5
+    feather: Annotated[int, Field(ge=0, le=512)] = 4
+
+    @model_validator(mode="after")
+    def _check_findable(self) -> Self:
+        if not self.boxes and self.finder is None:
+            raise ValueError("needs boxes, or a finder")
+        return self
+
+
+class Variation(Part):
+    """Between the picture of the request and another one: of another seed, of other words, or both."""
+
+    seed: Seed | None = None
+    prompt: Words | None = None
+    amount: Share = 0.1
+
+    @model_validator(mode="after")
+    def _check_other(self) -> Self:
+        if self.seed is None and self.prompt is None:
+            raise ValueError("needs a seed or a prompt")
+        return self
+
+
+class Region(Part):
+    """Words for a part of the picture; the request's own words hold everywhere."""
+
+    prompt: Words
+    box: Edges
+    weight: Annotated[float, Field(gt=0, le=100, allow_inf_nan=False)] = 4.0
+    feather: Annotated[int, Field(ge=0, le=512)] = 8
+
+
+class Control(Part):
+    """A control network, an adapter or a picture prompt, and the picture that it follows."""
+
+    model: Name
+    image: Given
+    scale: Annotated[float, Field(ge=0, le=10, allow_inf_nan=False)] = 1.0
+    start: Share = 0.0
+    end: Share = 1.0
+
+    @model_validator(mode="after")
+    def _check_order(self) -> Self:
+        if not self.start < self.end:
+            raise ValueError(f"starts at {self.start:g} and ends at {self.end:g}; the end must be larger")
+        return self
+
+
+class Refiner(Part):
+    """Another model that takes over from the share `at` of the steps on."""
+
+    model: Name
+    at: Share = 0.8
+
+
+class Tiles(Part):
+    """Windows in which a large picture is painted; pixels."""
+
+    size: Annotated[int, Field(gt=0, le=4096, multiple_of=8)] = 512
+    overlap: Annotated[int, Field(ge=0, le=2048, multiple_of=8)] = 64
+
+    @model_validator(mode="after")
+    def _check_overlap(self) -> Self:
+        if not self.overlap < self.size:
+            raise ValueError(f"of {self.size} pixels overlap by {self.overlap}; the overlap must be smaller")
+        return self
