@@ -1,22 +1,33 @@
 """Reading pictures as people have them: every kind of pixel, every damage, and what a mask may look like."""
 
 import base64
-import os
-import random
-import struct
-import zlib
 from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from made_pictures import (
+    BLACK,
+    BLUE,
+    RED,
+    WHITE,
+    complaint,
+    deep,
+    encoded,
+    grey,
+    noisy,
+    palette,
+    pixels,
+    png,
+    row,
+    same,
+    with_clear,
+)
 from PIL import Image, ImageOps
 
 from maquette.errors import MaquetteError
 from maquette.workflows.canvas import (
-    FORMATS,
-    MAX_PIXELS,
     fit,
     from_text,
     hash_image,
@@ -28,36 +39,6 @@ from maquette.workflows.canvas import (
     to_pixels,
 )
 from maquette.workflows.picture import to_images
-
-WHITE, BLACK, RED, BLUE = (255, 255, 255), (0, 0, 0), (255, 0, 0), (0, 0, 255)
-
-
-def noisy(width: int = 24, height: int = 16, mode: str = "RGB") -> Image.Image:
-    channels = len(Image.new(mode, (1, 1)).getbands())
-    levels = np.random.default_rng(0).integers(0, 256, (height, width, channels), np.uint8)
-    return Image.frombytes(mode, (width, height), levels.tobytes())
-
-
-def encoded(image: Image.Image, kind: str = "PNG", **options) -> bytes:
-    buffer = BytesIO()
-    image.save(buffer, kind, **options)
-    return buffer.getvalue()
-
-
-def pixels(image: Image.Image) -> np.ndarray:
-    assert image.mode == "RGB" and image.info == {}
-    return np.asarray(image)
-
-
-def same(left: Image.Image, right: Image.Image) -> bool:
-    return left.mode == right.mode and left.size == right.size and left.tobytes() == right.tobytes()
-
-
-def complaint(source, read=read_image) -> str:
-    with pytest.raises(MaquetteError) as caught:
-        read(source)
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
 
 
 def test_a_picture_may_be_given_in_any_way(tmp_path: Path) -> None:
@@ -90,32 +71,6 @@ def test_formats_with_loss_give_the_colours(kind: str) -> None:
     if kind not in Image.registered_extensions().values():
         pytest.skip(f"this Pillow does not write {kind}")
     assert np.abs(pixels(read_image(encoded(image, kind))).astype(int) - (200, 40, 90)).max() <= 6
-
-
-def with_clear(image: Image.Image, clear: object) -> bytes:
-    return encoded(image, transparency=clear)
-
-
-def palette() -> Image.Image:
-    image = Image.new("P", (2, 1))
-    image.putpalette([*RED, *BLUE])
-    image.putpixel((1, 0), 1)
-    return image
-
-
-def deep(*levels: int) -> Image.Image:
-    return Image.fromarray(np.array([levels], np.uint16))
-
-
-def row(mode: str, *values) -> Image.Image:
-    image = Image.new(mode, (len(values), 1))
-    for k, value in enumerate(values):
-        image.putpixel((k, 0), value)
-    return image
-
-
-def grey(level: int) -> tuple[int, int, int]:
-    return level, level, level
 
 
 @pytest.mark.parametrize(
@@ -226,116 +181,6 @@ def test_the_picture_given_stays_as_it_is() -> None:
     given.info["note"] = "kept"
     read_image(given).paste(0, (0, 0, 24, 16))
     assert same(given, noisy()) and given.info == {"note": "kept"}
-
-
-def png(width: int, height: int, bits: int = 8, colour: int = 2, body: bytes = b"") -> bytes:
-    """A PNG that says it is so large, whatever its body holds."""
-
-    def chunk(name: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
-
-    header = struct.pack(">IIBBBBB", width, height, bits, colour, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(body)) + chunk(b"IEND", b"")
-
-
-@pytest.mark.parametrize("side", [8193, 9600, 13000, 20000, 2**31 - 1])
-def test_a_bomb_is_refused_by_its_size(side: int, tmp_path: Path) -> None:
-    file = tmp_path / "bomb.png"
-    file.write_bytes(png(side, side))
-    message = complaint(file)
-    assert str(file) in message and ("limit" in message or side == 2**31 - 1)
-    assert MAX_PIXELS < 8193**2
-
-
-def test_a_gif_whose_frame_is_larger_than_its_screen_is_refused() -> None:
-    data = bytearray(encoded(Image.new("P", (4, 4)), "GIF"))
-    frame = data.index(b",")
-    data[frame + 5 : frame + 9] = struct.pack("<HH", 60000, 60000)
-    assert "60000" in complaint(bytes(data)) or "exceeds limit" in complaint(bytes(data))
-
-
-def test_forty_megapixels_are_read() -> None:
-    image = read_image(png(8000, 5000, bits=1, colour=0, body=(b"\0" + b"\xff" * 1000) * 5000))
-    assert (image.size, image.getpixel((7999, 4999))) == ((8000, 5000), WHITE)
-
-
-@pytest.mark.parametrize("size", [(1, 1), (1, 5000), (5000, 1)])
-def test_thin_pictures_are_read_and_fitted(size: tuple[int, int]) -> None:
-    image = read_image(encoded(noisy(*size)))
-    assert same(image, noisy(*size))
-    for how in ("crop", "pad", "stretch"):
-        assert fit(image, 64, 40, how).size == (64, 40)
-
-
-def test_a_picture_without_pixels_is_refused() -> None:
-    assert "0x5" in complaint(Image.new("RGB", (0, 5)))
-    assert "-1" in complaint(row("F", -1.0, 0.5))
-    assert "65536" in complaint(row("I", 0, 65536))
-    assert "nan" in complaint(row("F", float("nan")))
-
-
-SAMPLES = {
-    "PNG": encoded(noisy(64, 48)),
-    "JPEG": encoded(noisy(64, 48), "JPEG"),
-    "WEBP": encoded(noisy(64, 48), "WEBP"),
-    "GIF": encoded(noisy(64, 48).quantize(), "GIF"),
-    "TIFF": encoded(noisy(64, 48), "TIFF", compression="raw"),
-    "TIFF lzw": encoded(noisy(64, 48), "TIFF", compression="tiff_lzw"),
-    "BMP": encoded(noisy(64, 48), "BMP"),
-    "PPM": encoded(noisy(64, 48), "PPM"),
-}
-
-
-@pytest.mark.parametrize("kind", SAMPLES)
-def test_a_truncated_file_is_refused_by_its_name(kind: str, tmp_path: Path) -> None:
-    data, file = SAMPLES[kind], tmp_path / "cut.img"
-    whole, refused = read_image(data), 0
-    for length in [*range(0, len(data), len(data) // 16), len(data) - 1]:
-        file.write_bytes(data[:length])
-        try:
-            assert same(read_image(file), whole), "other pixels than the file held"
-        except MaquetteError as error:
-            refused += 1
-            assert str(file) in str(error) and "\n" not in str(error)
-    assert refused >= 16  # only the last byte may be no loss
-
-
-@pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("kind", SAMPLES)
-def test_a_damaged_file_is_read_or_refused(kind: str) -> None:
-    chance = random.Random(kind)
-    for _ in range(60):
-        data = bytearray(SAMPLES[kind])
-        for _ in range(chance.choice((1, 4, 16))):
-            data[chance.randrange(chance.choice((64, len(data))))] = chance.randrange(256)
-        try:
-            assert read_image(bytes(data)).mode == "RGB"
-        except MaquetteError as error:
-            assert "\n" not in str(error)
-
-
-def test_what_is_no_picture_is_refused(tmp_path: Path) -> None:
-    text, empty, pipe, post = (tmp_path / name for name in ("notes.png", "empty.png", "pipe.png", "post.eps"))
-    text.write_text("a red apple\n" * 20)
-    empty.touch()
-    os.mkfifo(pipe)
-    post.write_text("%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n")
-    for file in (text, empty, post):
-        assert complaint(file) == f"cannot read {file} as a picture; give a {', '.join(FORMATS)} file"
-    for missing in (tmp_path, pipe, tmp_path / "none.png", tmp_path / ("x" * 300)):
-        assert complaint(missing) == f"there is no file {missing!s:.300}; check the name"
-    assert complaint("a\0b.png") == "there is no file 'a\\x00b.png'; check the name"
-    assert complaint("a\nb.png") == "there is no file 'a\\nb.png'; check the name"
-    assert "the picture that was given" in complaint(b"")
-    assert "the picture given as text" in complaint("A" * 80)
-    for text in ("data:image/png,abc", "data:image/png;base64,a*b", "data:"):
-        assert text in complaint(text)
-    for text in ("../x.png", "not base64!"):
-        assert text in complaint(text, from_text)
-
-
-def test_long_texts_that_are_no_base64_are_told_at_once() -> None:
-    assert "there is no file" in complaint("A" * 100_000 + " " * 100_000 + ".")
 
 
 # masks
