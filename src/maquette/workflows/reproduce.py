@@ -1,0 +1,98 @@
+"""Painting a picture again from what it says of its making, and comparing the two."""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from PIL import Image
+
+from maquette import __version__
+from maquette.diffusion.emulation import EMULATIONS
+from maquette.diffusion.noise import torch_source
+from maquette.diffusion.samplers import SAMPLERS
+from maquette.engine.model import Model
+from maquette.workflows.foreign import Settings
+from maquette.workflows.loop import Result
+from maquette.workflows.request import Request
+
+HERE = f"{__version__} with torch {torch.__version__}"
+LEVELS = 255
+ROUNDING = 2  # levels that pictures painted in batches of different sizes differ by
+SHA_DIGITS = 10  # of a model's SHA-256 are told
+MAX_REMARKS = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """Two pictures side by side. `latent` says whether the final latents are equal, None where no hash was told.
+
+    `largest` is the largest difference of a channel of a pixel, of 255, and None where the sizes differ; `psnr` is in
+    decibels.
+    """
+
+    latent: bool | None
+    largest: int | None
+    psnr: float
+
+    @property
+    def identical(self) -> bool:
+        return self.largest == 0 and self.latent is not False
+
+    def __str__(self) -> str:
+        latent = {True: "the latent is equal", False: "the latent differs", None: "no hash of the latent is told"}
+        if self.largest is None:
+            pixels = "the sizes differ"
+        elif self.largest == 0:
+            pixels = "all pixels are equal"
+        else:
+            why = "; so much comes from another machine or size of batch" if self.largest <= ROUNDING else ""
+            pixels = f"pixels differ by at most {self.largest} of {LEVELS}, PSNR {self.psnr:.1f} dB{why}"
+        return f"{'identical' if self.identical else 'different'}: {latent[self.latent]}, {pixels}"
+
+
+def request_of(settings: Settings, model: str | None = None) -> Request:
+    """The request to paint one picture again, with another model if one is named.
+
+    Raises:
+        MaquetteError: a setting is none that can be painted with.
+    """
+    return Request.read({**settings.fields, "count": 1, **({} if model is None else {"model": model})})
+
+
+def remarks(settings: Settings, model: Model) -> Iterator[str]:
+    """Why the picture painted again may be another one."""
+    told = settings.hashes.get("model", "")
+    comparable = len(told) >= SHA_DIGITS and set(told) <= set("0123456789abcdef")
+    if comparable and told[:SHA_DIGITS] != model.hash[:SHA_DIGITS]:
+        yield f"the model is another: {told[:SHA_DIGITS]} painted it, {model.name} is {model.hash[:SHA_DIGITS]}"
+    if settings.program == "Maquette" and settings.version and settings.version not in HERE:
+        yield f"it was painted by Maquette {settings.version}; this is {HERE}"
+    if _has_other_noise(settings, model):
+        yield f"its noise is {settings.noise!r}; here each picture draws its own on the CPU"
+    for each in settings.untranslated[:MAX_REMARKS]:
+        yield f"not taken over: {each}"
+    if (more := len(settings.untranslated) - MAX_REMARKS) > 0:
+        yield f"not taken over: {more} more settings"
+
+
+def _has_other_noise(settings: Settings, model: Model) -> bool:
+    """Whether a single picture starts from other noise than ours, or goes on with other noise where there is any."""
+    emulation = EMULATIONS[settings.noise]
+    sampler = settings.fields.get("sampler", model.family.defaults.sampler)
+    goes_on = emulation.later is not None or settings.noise_delta != 0
+    return emulation.source is not torch_source or (goes_on and SAMPLERS[sampler].stochastic)
+
+
+def compare(result: Result, settings: Settings, original: Image.Image) -> Comparison:
+    """The one picture of a result, and the picture whose settings these are."""
+    told = settings.hashes.get("latent")
+    latent = result.latent_hashes[0] == told if told else None
+    again = result.images[0].convert("RGB")
+    if again.size != original.size:
+        return Comparison(latent, None, 0.0)
+    levels = (np.asarray(image.convert("RGB"), np.float64) for image in (again, original))
+    difference = np.abs(np.subtract(*levels))
+    error = float((difference**2).mean())
+    return Comparison(latent, int(difference.max()), 10 * math.log10(LEVELS**2 / error) if error else math.inf)

@@ -1,0 +1,58 @@
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
+
+import maquette
+from maquette.cli import main as command
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch, model) -> Path:
+    """An empty working folder, and a program that opens the model without weights."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(vars(maquette), "open", lambda name, **how: model)
+    return tmp_path
+
+
+def test_a_picture_of_our_own_is_identical_and_the_exit_status_0(folder: Path, capsys) -> None:
+    assert command.run(["txt2img", "a red apple", "--seed", "7", "--out", "x.png"]) == 0
+    capsys.readouterr()
+    assert command.run(["reproduce", "x.png", "--out", "new/y.png"]) == 0
+    shown = capsys.readouterr()
+    assert (shown.out, shown.err) == ("identical: the latent is equal, all pixels are equal\n", "")
+    with Image.open("x.png") as first, Image.open("new/y.png") as second:
+        assert first.tobytes() == second.tobytes()
+
+
+def test_a_picture_of_another_program_is_compared_and_the_exit_status_1(folder: Path, capsys) -> None:
+    info = PngInfo()
+    info.add_text(
+        "parameters", "a cat\nSteps: 3, Sampler: PLMS, Seed: 7, Size: 32x16, Model: x, RNG: CPU, Tiling: True"
+    )
+    Image.new("RGB", (32, 16)).save("x.png", pnginfo=info)
+    assert command.run(["reproduce", "x.png", "--model", "mini"]) == 1
+    shown = capsys.readouterr()
+    assert shown.out.startswith("different: no hash of the latent is told, pixels differ by at most")
+    assert shown.err.splitlines() == [
+        "not taken over: Sampler 'PLMS': this method is not here",
+        "not taken over: Tiling 'True': there is no such setting here",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["x.png"], "x.png carries no settings"),
+        (["missing.png"], "cannot read missing.png"),
+        (["x.png", "--out", "y.gif"], "x.png carries no settings"),
+        ([], "Missing argument"),
+    ],
+)
+def test_a_mistake_is_one_line_and_the_exit_status_2(arguments: list[str], message: str, folder: Path, capsys) -> None:
+    Image.new("RGB", (8, 8)).save("x.png")
+    assert command.run(["reproduce", *arguments]) == 2
+    shown = capsys.readouterr()
+    assert (shown.out, shown.err.count("\n")) == ("", 1)
+    assert message in shown.err
