@@ -141,7 +141,7 @@ def paint_and_write(fields: dict[str, Any], out: Path | None, opening: Opening) 
 
     with PaintingBar() as bar:
         from maquette.workflows.loop import batches, resolve, run
-        from maquette.workflows.paint import paint
+        from maquette.workflows.paint import count_steps, paint
         from maquette.workflows.picture import check_out, free_name
         from maquette.workflows.request import Request
 
@@ -150,7 +150,7 @@ def paint_and_write(fields: dict[str, Any], out: Path | None, opening: Opening) 
         bar.say(f"opening {request.model}")
         model = open_from_options(request.model, opening)
         resolved = resolve(request, model)
-        bar.begin(resolved.steps, len(batches(resolved)))
+        bar.begin(count_steps(resolved), len(batches(resolved)))
         result = run(paint(model, resolved), bar.count)
         bar.say("writing")
         paths = result.save(out or free_name(OUTPUTS, resolved))

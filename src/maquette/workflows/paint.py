@@ -5,10 +5,10 @@ import torch
 from maquette.engine.model import Model
 from maquette.workflows.detail import detail
 from maquette.workflows.hires import hires
-from maquette.workflows.img2img import img2img
+from maquette.workflows.img2img import STRENGTH, img2img
 from maquette.workflows.inpaint import inpaint
 from maquette.workflows.loop import Painted, Pass, Result, Workflow, batches, resolve
-from maquette.workflows.request import Request
+from maquette.workflows.request import Request, Resolved
 from maquette.workflows.txt2img import txt2img
 
 
@@ -24,6 +24,18 @@ def passes(request: Request) -> list[Pass]:
         (detail, request.detail is not None),
     )
     return [work for work, is_wanted in wanted if is_wanted]
+
+
+def count_steps(request: Resolved) -> int:
+    """How many steps are walked for each batch of a request; things that a finder will find are not counted."""
+    strengths = {
+        txt2img: 1.0,
+        inpaint: request.strength or 1.0,
+        img2img: request.strength or STRENGTH,
+        hires: 0.0 if request.hires is None else request.hires.strength,
+        detail: 0.0 if request.detail is None else request.detail.strength * len(request.detail.boxes),
+    }
+    return sum(max(round(strengths[work] * request.steps), 1) for work in passes(request))
 
 
 @torch.no_grad()

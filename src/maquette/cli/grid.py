@@ -1,0 +1,56 @@
+"""`maquette grid`: the same picture with settings varied, on a labelled sheet."""
+
+import math
+from io import BytesIO
+from typing import Annotated
+
+import typer
+
+from maquette.cli.opening import Opening, open_from_options
+from maquette.cli.options import with_options
+from maquette.cli.painting import OUTPUTS, Painting
+
+Values = Annotated[
+    str | None,
+    typer.Option(metavar="SETTING=VALUES", help="Such as steps=5,10,20, guidance=1..9:5 or replace=cat,dog."),
+]
+
+
+@with_options(painting=Painting, opening=Opening)
+def grid(
+    prompt: Annotated[str, typer.Argument(help="What to paint, in English or Chinese; may be empty.")],
+    x: Annotated[str, typer.Option(metavar="SETTING=VALUES", help="Along the columns, such as steps=5,10,20.")],
+    y: Values = None,
+    z: Values = None,
+    *,
+    painting: Painting,
+    opening: Opening,
+) -> None:
+    """Paint every combination of some settings on one labelled sheet and print its path."""
+    from maquette.cli.progress import PaintingBar
+
+    with PaintingBar() as bar:
+        from maquette.workflows.grid import Axis
+        from maquette.workflows.grid import grid as paint_grid
+        from maquette.workflows.paint import count_steps
+        from maquette.workflows.picture import check_out, free_name, write_files
+        from maquette.workflows.request import Request
+
+        axes = [Axis.read(text) for text in (x, y, z) if text is not None]
+        request = Request.read({**painting.fields(), "prompt": prompt})
+        check_out(painting.out or OUTPUTS / "grid.png")
+        bar.say(f"opening {request.model}")
+        model = open_from_options(request.model, opening)
+        resolved = request.resolved(model.family.defaults)
+        bar.begin(count_steps(resolved), math.prod(len(axis.values) for axis in axes))
+        work = paint_grid(model, resolved, axes)
+        try:
+            while True:
+                bar.count(next(work))
+        except StopIteration as end:
+            sheet, _ = end.value
+        out = painting.out or free_name(OUTPUTS, resolved)
+        buffer = BytesIO()
+        sheet.save(buffer, "PNG")
+        write_files([(out, buffer.getvalue())])
+    typer.echo(out)
