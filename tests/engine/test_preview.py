@@ -12,6 +12,8 @@ from torch import Tensor
 
 import maquette
 from maquette.engine.preview import approximate, two_colours
+from maquette.workflows.paint import paint
+from maquette.workflows.request import Request
 
 
 def drawn(background: str, thing: str, detail: str) -> Tensor:
@@ -64,3 +66,20 @@ def test_the_matrix_is_the_best_one_for_its_pictures(tmp_path: Path) -> None:
     noise = torch.randn(5, *matrix.shape, generator=torch.Generator().manual_seed(0))
     assert all(error(sign * 0.02 * each) > error(0.0) for each in noise for sign in (1, -1))
     assert model.preview_matrix is matrix
+
+
+def test_each_step_of_a_workflow_can_be_looked_at(mini) -> None:
+    """Plain iteration; the look at the last step is that at the picture."""
+    request = Request.read({"prompt": "a red apple", "steps": 3, "seed": 1, "width": 64, "height": 96})
+    looks, painting = [], paint(mini, request)
+    while True:
+        try:
+            looks.append(mini.preview(next(painting).x0)[0])
+        except StopIteration as end:
+            (picture,) = end.value.images
+            break
+    assert [look.size for look in looks] == [(8, 12)] * 3
+    small = np.asarray(picture.resize((8, 12), Image.Resampling.BOX), dtype=float)
+    first, _, last = (np.abs(small - np.asarray(look, dtype=float)).mean() for look in looks)
+    assert last < 32  # of 255
+    assert last < first

@@ -20,7 +20,7 @@ from maquette.diffusion.process import Level
 from maquette.engine.words import Words, find_words, missing
 from maquette.errors import MaquetteError
 from maquette.models.flux import SingleBlock
-from maquette.nn.attention import Attend, CrossAttention
+from maquette.nn.attention import Attend, CrossAttention, attending
 from maquette.nn.joint import JointBlock
 
 if TYPE_CHECKING:
@@ -231,12 +231,8 @@ def recorded(model: "Model", prompt: str, *, pictures: int = 1) -> Iterator[Atte
 def watching(network: nn.Module, text: int, see: Callable[[str, Tensor, Tensor], None]) -> Iterator[None]:
     """Show `see` each attention from the picture to `text` tokens: the layer's name, queries of the picture, all keys.
 
-    Both are (B, heads, L, d); keys of the text come first.
+    Both are (B, heads, L, d). In blocks that attend jointly, queries and keys are of the text, then of the picture.
     """
-    layers = {
-        name: module for name, module in network.named_modules() if isinstance(module, CrossAttention | ATTENDS_JOINTLY)
-    }
-    before = {name: module.attend for name, module in layers.items()}
 
     def shown(name: str, attend: Attend, first: int) -> Attend:
         def attend_and_show(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -245,16 +241,13 @@ def watching(network: nn.Module, text: int, see: Callable[[str, Tensor, Tensor],
 
         return attend_and_show
 
-    try:
-        for name, module in layers.items():
-            module.attend = shown(name, before[name], text if isinstance(module, ATTENDS_JOINTLY) else 0)
+    changes = {
+        module: shown(name, module.attend, 0 if isinstance(module, CrossAttention) else text)
+        for name, module in network.named_modules()
+        if isinstance(module, CrossAttention | JointBlock | SingleBlock)
+    }
+    with attending(changes):
         yield
-    finally:
-        for name, module in layers.items():
-            module.attend = before[name]
-
-
-ATTENDS_JOINTLY = JointBlock | SingleBlock  # their queries and keys are of the text, then of the picture
 
 
 def probabilities(q: Tensor, k: Tensor, keys: Sequence[int]) -> Tensor:

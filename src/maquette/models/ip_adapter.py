@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from maquette.models.clip import ImageStates
 from maquette.models.unet import UNet
-from maquette.nn.attention import Attend, CrossAttention, attend, split_heads
+from maquette.nn.attention import Attend, CrossAttention, attend, attending, split_heads
 from maquette.nn.mlp import MLP
 from maquette.nn.network import Network
 
@@ -137,17 +137,13 @@ def cross_attentions(network: UNet) -> list[CrossAttention]:
 @contextmanager
 def looking_at(network: UNet, layers: Sequence[Tensor], scale: float) -> Iterator[None]:
     """Let a U-Net look at a picture beside the text meanwhile; `layers` are what `IPAdapter` says, one row each."""
-    modules = cross_attentions(network)
-    before = [module.attend for module in modules]
 
     def beside(inner: Attend, k: Tensor, v: Tensor) -> Attend:
         return lambda q, text_k, text_v: inner(q, text_k, text_v) + scale * attend(q, k.to(q), v.to(q))
 
-    try:
-        for module, inner, both in zip(modules, before, layers, strict=True):
-            k, v = (split_heads(part, module.heads) for part in both.chunk(2, dim=-1))
-            module.attend = beside(inner, k, v)
+    changes: dict[CrossAttention, Attend] = {}
+    for module, both in zip(cross_attentions(network), layers, strict=True):
+        k, v = (split_heads(part, module.heads) for part in both.chunk(2, dim=-1))
+        changes[module] = beside(module.attend, k, v)
+    with attending(changes):
         yield
-    finally:
-        for module, inner in zip(modules, before, strict=True):
-            module.attend = inner

@@ -4,7 +4,9 @@ Every attention module calls `self.attend(q, k, v)`; replacing that function giv
 perturbed-attention guidance, token merging or another kernel.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -20,6 +22,19 @@ def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 def attend_causal(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """As `attend`, but position i sees only positions up to i."""
     return F.scaled_dot_product_attention(q, k, v, is_causal=True)
+
+
+@contextmanager
+def attending(changes: Mapping[Any, Attend]) -> Iterator[None]:
+    """Let modules use another `attend` meanwhile, and their own again afterwards."""
+    before = {module: module.attend for module in changes}
+    try:
+        for module, other in changes.items():
+            module.attend = other
+        yield
+    finally:
+        for module, own in before.items():
+            module.attend = own
 
 
 def split_heads(x: Tensor, heads: int) -> Tensor:
