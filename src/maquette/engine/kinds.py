@@ -12,12 +12,17 @@ from maquette.models import (
     class_embedder,
     clip_config,
     clip_names,
+    controlnet_config,
+    controlnet_names,
     dit_config,
     dit_names,
     flux_config,
     flux_names,
+    ip_adapter_names,
     mmdit_config,
     mmdit_names,
+    t2i_adapter_config,
+    t2i_adapter_names,
     t5_config,
     t5_names,
     unet2d_config,
@@ -30,10 +35,13 @@ from maquette.models import (
 )
 from maquette.models.bert import Bert
 from maquette.models.class_embedder import ClassEmbedder
-from maquette.models.clip import CLIPText
+from maquette.models.clip import CLIPImage, CLIPText
+from maquette.models.controlnet import ControlNet
 from maquette.models.dit import DiT
 from maquette.models.flux import Flux
+from maquette.models.ip_adapter import IPAdapter
 from maquette.models.mmdit import MMDiT
+from maquette.models.t2i_adapter import T2IAdapter
 from maquette.models.t5 import T5
 from maquette.models.unet import UNet
 from maquette.models.vae import VAE
@@ -58,7 +66,7 @@ class Kind:
 
     name: str
     role: str
-    """What it is in a model: "denoiser", "vae" (any first stage), or one of `TEXTS`."""
+    """What it is in a model: "denoiser", "vae" (any first stage), one of `TEXTS`, or beside it: "control", "image"."""
     network: type[Any]
     dialects: tuple[Dialect[Any, Any], ...]
     classes: tuple[str, ...]
@@ -90,6 +98,10 @@ def _unet_config(options: Options, where: str) -> Any:
 
 def _no_config(*_: Any) -> Any:
     raise MaquetteError("diffusers has no class embedder; keep the model as one file")
+
+
+def _no_adapter_config(*_: Any) -> Any:
+    raise MaquetteError("diffusers has no config for an IP-Adapter; keep it as one file")
 
 
 def _no_targets(network: Any, position: int) -> list[Target]:
@@ -179,6 +191,46 @@ T5_ENCODER = Kind(
     to_config=t5_config.to_config,
     targets=_t5_targets,
 )
+CONTROLNET = Kind(
+    name="ControlNet",
+    role="control",
+    network=ControlNet,
+    dialects=controlnet_names.DIALECTS,
+    classes=("ControlNetModel",),
+    from_config=_spec(controlnet_config.from_config),
+    to_config=controlnet_config.to_config,
+    targets=_no_targets,
+)
+T2I_ADAPTER = Kind(
+    name="T2I-Adapter",
+    role="control",
+    network=T2IAdapter,
+    dialects=t2i_adapter_names.DIALECTS,
+    classes=("T2IAdapter",),
+    from_config=_spec(t2i_adapter_config.from_config),
+    to_config=t2i_adapter_config.to_config,
+    targets=_no_targets,
+)
+IP_ADAPTER = Kind(
+    name="IP-Adapter",
+    role="control",
+    network=IPAdapter,
+    dialects=ip_adapter_names.DIALECTS,
+    classes=(),
+    from_config=_spec(_no_adapter_config),
+    to_config=_no_adapter_config,
+    targets=_no_targets,
+)
+CLIP_IMAGE = Kind(
+    name="CLIP image tower",
+    role="image",
+    network=CLIPImage,
+    dialects=clip_names.IMAGE_DIALECTS,
+    classes=("CLIPVisionModelWithProjection",),
+    from_config=_spec(clip_config.image_from_config),
+    to_config=clip_config.image_to_config,
+    targets=_no_targets,
+)
 BERT = Kind(
     name="latent diffusion's BERT",
     role="bert",
@@ -202,7 +254,22 @@ CLASSES = Kind(
 TEXTS = ("clip", "t5", "bert", "class")
 """The roles of what tells a denoiser about a prompt."""
 # A first stage with a codebook bears the marks of one without, so it comes first; a class embedder's are common.
-KINDS = (FLUX, MMDIT, DIT, UNET, VQ_STAGE, KL_STAGE, CLIP, T5_ENCODER, BERT, CLASSES)
+KINDS = (
+    FLUX,
+    MMDIT,
+    DIT,
+    UNET,
+    VQ_STAGE,
+    KL_STAGE,
+    CLIP,
+    T5_ENCODER,
+    CONTROLNET,
+    T2I_ADAPTER,
+    IP_ADAPTER,
+    CLIP_IMAGE,
+    BERT,
+    CLASSES,
+)
 
 
 def find_dialect(view: Weights) -> tuple[Kind, Dialect[Any, Any]] | None:

@@ -28,6 +28,7 @@ PREFIXES = (
     "text_encoders.clip_l.transformer.",
     "text_encoders.clip_g.transformer.",
     "text_encoders.t5xxl.transformer.",
+    "control_model.",
 )
 AVERAGES = "model_ema."
 # Tensors without a prefix that say how a model was trained.

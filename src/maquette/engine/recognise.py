@@ -182,8 +182,8 @@ def _with_given(found: Recognition, texts: list[Part], wishes: Wishes) -> Recogn
     family, parts, evidence = found.family, dict(found.parts), list(found.evidence)
     assert family is not None
     if wishes.vae is not None:
-        parts["vae"] = _given(wishes.vae, ("vae",))
-    given = [_given(text, TEXTS) for text in wishes.texts]
+        parts["vae"] = part_of(wishes.vae, ("vae",), "a first stage")
+    given = [part_of(text, TEXTS, "a text encoder") for text in wishes.texts]
     for role in TEXTS:
         wanted = [reading.part for reading in family.readings if reading.kind == role]
         there = [part for part in given if part.kind.role == role] or [t for t in texts if t.kind.role == role]
@@ -207,15 +207,18 @@ def _with_given(found: Recognition, texts: list[Part], wishes: Wishes) -> Recogn
     return replace(found, family=family, parts=parts, evidence=tuple(evidence))
 
 
-def _given(path: Path, roles: tuple[str, ...]) -> Part:
-    """The one network of these roles in a file or a part's folder."""
+def part_of(path: Path, roles: tuple[str, ...], what: str, variant: str | None = None) -> Part:
+    """The one network of these roles in a file or a part's folder; `what` they are is for messages.
+
+    Raises:
+        MaquetteError: there is none, or more than one.
+    """
     if path.is_dir() or (path.parent / "config.json").is_file():
-        found: Sequence[Part] = (read_part(path),)
+        found: Sequence[Part] = (read_part(path, variant),)
     else:
-        found = split(open_weights(path), path).parts
+        found = split(open_weights(path, variant), path).parts
     fitting = [part for part in found if part.kind.role in roles]
     if len(fitting) != 1:
-        what = "a first stage" if "vae" in roles else "a text encoder"
         raise MaquetteError(f"{path}: holds {len(fitting)} networks that could be {what}; give a file with one")
     return fitting[0]
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from maquette.nn.attention import Attend, SelfAttention, attend, attend_causal
@@ -106,6 +107,20 @@ class CLIPText(Network):
         pooled = last[torch.arange(len(ids), device=ids.device), end]
         projected = self.projection(pooled) if self.projection is not None else None
         return TextStates(last, tuple(hidden), pooled, projected)
+
+
+# Of the colours of the pictures that CLIP was trained with.
+MEAN, DEVIATION = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
+
+
+def look(picture: Tensor, size: int) -> Tensor:
+    """Pictures (B, 3, H, W) in [0, 1] of any size -> the middle of each, (B, 3, size, size), as a tower reads it."""
+    height, width = picture.shape[2:]
+    sides = [size * side // min(height, width) for side in (height, width)]
+    small = F.interpolate(picture, sides, mode="bicubic", align_corners=False, antialias=True).clamp(0, 1)
+    top, left = ((side - size) // 2 for side in sides)
+    mean, deviation = (torch.tensor(each, device=picture.device)[:, None, None] for each in (MEAN, DEVIATION))
+    return (small[..., top : top + size, left : left + size] - mean) / deviation
 
 
 class ImageStates(NamedTuple):

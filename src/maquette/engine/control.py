@@ -1,0 +1,259 @@
+"""Following pictures: ControlNet, T2I-Adapter and IP-Adapter beside an opened model.
+
+    canny = open_control("control_canny.safetensors", model)
+    denoise = controlled(model.denoiser, [canny.follow(edges, scale=0.8, end=0.5)])
+
+`open_control` opens a network, `follow` says which picture, how much and when, and `controlled` wraps the question
+*what is x0?* so that its answer heeds all of them.
+"""
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from maquette.diffusion.conditioning import Conditioning
+from maquette.diffusion.denoise import Denoiser
+from maquette.diffusion.process import Level
+from maquette.engine.build import fill
+from maquette.engine.control_fit import check_control, check_tower
+from maquette.engine.hub import fetch, is_name
+from maquette.engine.model import Model
+from maquette.engine.parts import Part
+from maquette.engine.recognise import part_of
+from maquette.errors import MaquetteError
+from maquette.models.clip import CLIPImage, look
+from maquette.models.controlnet import ControlNet
+from maquette.models.ip_adapter import IPAdapter, looking_at
+from maquette.models.t2i_adapter import T2IAdapter
+from maquette.models.unet import UNet
+
+TOWERS = ("image_encoder", "../models/image_encoder")  # where IP-Adapter's published folder has it, seen from a file
+LUMA = (0.299, 0.587, 0.114)  # of red, green and blue in what a grey picture shows (ITU-R BT.601)
+
+Wrap = Callable[[Denoiser], Denoiser]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Control:
+    """A picture that is followed while ``first >= time > last``, in the network's time."""
+
+    wrap: Wrap
+    first: float = math.inf
+    last: float = -math.inf
+
+
+def controlled(denoise: Denoiser, controls: Iterable[Control]) -> Denoiser:
+    """The answer that heeds every control; what they say is added up."""
+    for control in controls:
+        denoise = _meanwhile(denoise, control)
+    return denoise
+
+
+def _meanwhile(denoise: Denoiser, control: Control) -> Denoiser:
+    heeding = control.wrap(denoise)
+    return lambda x, level, told: (heeding if control.first >= level.t > control.last else denoise)(x, level, told)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ControlNetwork:
+    """A network that follows pictures, opened to work with one model; `tower` is what an IP-Adapter sees with."""
+
+    path: Path
+    model: Model
+    network: ControlNet | T2IAdapter | IPAdapter
+    tower: CLIPImage | None = None
+
+    @torch.no_grad()
+    def follow(
+        self, picture: Tensor, *, scale: float = 1.0, start: float = 0.0, end: float = 1.0, negative: bool | None = None
+    ) -> Control:
+        """Follow a picture (1 or B, 3, H, W) in [0, 1], from the share `start` of the process's time up to `end`.
+
+        Its size is that of what is painted; for an IP-Adapter it may be any. `negative` says whether that which is not
+        wanted follows it too: by default it does, but for an IP-Adapter, as each was made.
+
+        Raises:
+            MaquetteError: it is no picture, or there is nothing between `start` and `end`.
+        """
+        if picture.ndim != 4 or picture.shape[1] != 3:
+            raise MaquetteError(f"control: got a picture of shape {tuple(picture.shape)}; give (1 or B, 3, H, W)")
+        if not 0.0 <= start < end <= 1.0:
+            raise MaquetteError(f"control: got start {start:g} and end {end:g}; give 0 <= start < end <= 1")
+        picture, both = picture.to(self.model.device), True if negative is None else negative
+        match self.network:
+            case ControlNet():
+                wrap = _residuals(self.network, picture, scale, both)
+            case T2IAdapter():
+                wrap = _features(self.network, self.model.first_stage.vae.spec.factor, picture, scale, both)
+            case IPAdapter():
+                assert self.tower is not None
+                wrap = _attention(self.network, self.tower, self.model.network, picture, scale, bool(negative))
+        whole = self.model.process.start
+        return Control(
+            wrap=wrap,
+            first=math.inf if start == 0.0 else (1.0 - start) * whole,
+            last=-math.inf if end == 1.0 else (1.0 - end) * whole,
+        )
+
+
+def open_control(
+    name: str | Path, model: Model, *, tower: str | Path | None = None, variant: str | None = None
+) -> ControlNetwork:
+    """Open a ControlNet, T2I-Adapter or IP-Adapter, told by its tensors, to work with a model, where the model is.
+
+    `name` is a file, a diffusers folder, or a name of the hub. `tower` is the CLIP image tower of an IP-Adapter, by
+    default the folder `image_encoder` that is published beside it.
+
+    Raises:
+        MaquetteError: there is no such network, it is damaged, or was made for another kind of model.
+    """
+    path = _find(name)
+    part = part_of(path, ("control",), "a ControlNet, T2I-Adapter or IP-Adapter", variant)
+    network = part.network()
+    weights = part.read(network)
+    check_control(path, network, model.name, model.network, model.first_stage.vae.spec)
+    sees = _find_tower(path, network, tower) if isinstance(network, IPAdapter) else None
+    return ControlNetwork(
+        path=path,
+        model=model,
+        network=fill(network, weights, model.device, model.dtype),
+        tower=None if sees is None else _opened(sees, model),
+    )
+
+
+def _find(name: str | Path) -> Path:
+    try:
+        path = Path(name).expanduser()
+        if path.exists():
+            return path
+    except (OSError, ValueError, RuntimeError):  # too long, or with characters that no path has
+        pass
+    if isinstance(name, str) and is_name(name):
+        return fetch(name)
+    raise MaquetteError(f"there is no control {str(name)!r:.200}: give a file, a folder, or a name of the hub")
+
+
+def _find_tower(path: Path, adapter: IPAdapter, given: str | Path | None) -> Part:
+    """The image tower that an adapter sees with: the given one, or the first of those beside it that fits."""
+    if given is not None:
+        tower = part_of(_find(given), ("image",), "a CLIP image tower")
+        check_tower(path, adapter.spec, tower.spec)
+        return tower
+    beside = [path.parent / each for each in TOWERS if (path.parent / each).is_dir()]
+    if not beside:
+        raise MaquetteError(f"{path}: an IP-Adapter needs the CLIP image tower that it was trained with; give tower=")
+    towers = [part_of(each, ("image",), "a CLIP image tower") for each in beside]
+    for tower in towers[:-1]:
+        try:
+            check_tower(path, adapter.spec, tower.spec)
+        except MaquetteError:
+            continue
+        return tower
+    check_tower(path, adapter.spec, towers[-1].spec)
+    return towers[-1]
+
+
+def _opened(part: Part, model: Model) -> CLIPImage:
+    network = part.network()
+    tower: CLIPImage = fill(network, part.read(network), model.device, model.dtype)
+    return tower
+
+
+def _residuals(network: ControlNet, picture: Tensor, scale: float, both: bool) -> Wrap:
+    """Add a ControlNet's residuals to the skips and the middle."""
+    hint = network.read(_channels(picture, network.spec.channels))
+
+    def wrap(denoise: Denoiser) -> Denoiser:
+        def heeding(x: Tensor, level: Level, told: Conditioning) -> Tensor:
+            _check_size(picture, network.spec.factor, x)
+            strength = _strength(scale, both, told, x)
+            residuals = [strength * each for each in network(x, level.t, told, _rows(hint, x))]
+            return denoise(x, level, replace(told, control=_sum(told.control, residuals)))
+
+        return heeding
+
+    return wrap
+
+
+def _features(network: T2IAdapter, factor: int, picture: Tensor, scale: float, both: bool) -> Wrap:
+    """Add a T2I-Adapter's features to the stream on the way down."""
+    patch = network.spec.factor
+    bottom, right = (-side % patch for side in picture.shape[2:])
+    whole = F.pad(picture, (0, right, 0, bottom), mode="replicate") if bottom or right else picture
+    features = network(_channels(whole, network.spec.channels))
+
+    def wrap(denoise: Denoiser) -> Denoiser:
+        def heeding(x: Tensor, level: Level, told: Conditioning) -> Tensor:
+            _check_size(picture, factor, x)
+            strength = _strength(scale, both, told, x)
+            added = [strength * _rows(each, x).expand(len(x), -1, -1, -1) for each in features]
+            return denoise(x, level, replace(told, features=_sum(told.features, added)))
+
+        return heeding
+
+    return wrap
+
+
+def _attention(adapter: IPAdapter, tower: CLIPImage, unet: UNet, picture: Tensor, scale: float, both: bool) -> Wrap:
+    """Let the cross-attentions look at a picture; rows of what is not wanted look at an empty one instead."""
+    states = tower(look(picture.float(), tower.spec.size))
+    seen = adapter(adapter.read(states))
+    if adapter.spec.reads == "projected":
+        empty = adapter(torch.zeros_like(states.projected[:1]))
+    else:
+        empty = adapter(adapter.read(tower(torch.zeros(1, 3, tower.spec.size, tower.spec.size))))
+
+    def wrap(denoise: Denoiser) -> Denoiser:
+        def heeding(x: Tensor, level: Level, told: Conditioning) -> Tensor:
+            layers = [_rows(each, x).expand(len(x), -1, -1) for each in seen]
+            if told.unwanted is not None and not both:
+                away = told.unwanted.to(x.device)[:, None, None] > 0.5
+                layers = [torch.where(away, none, some) for none, some in zip(empty, layers, strict=True)]
+            with looking_at(unet, layers, scale):
+                return denoise(x, level, told)
+
+        return heeding
+
+    return wrap
+
+
+def _channels(picture: Tensor, channels: int) -> Tensor:
+    """The picture's colours, or how bright it is."""
+    if channels != 1:
+        return picture
+    return (picture * torch.tensor(LUMA, device=picture.device)[:, None, None]).sum(1, keepdim=True)
+
+
+def _check_size(picture: Tensor, factor: int, x: Tensor) -> None:
+    height, width = (side * factor for side in x.shape[2:])
+    if tuple(picture.shape[2:]) != (height, width):
+        raise MaquetteError(
+            f"control: the picture to follow is {picture.shape[3]}x{picture.shape[2]}, what is painted is "
+            f"{width}x{height}; bring it to that size (a picture painted in tiles cannot be controlled)"
+        )
+
+
+def _strength(scale: float, both: bool, told: Conditioning, x: Tensor) -> float | Tensor:
+    """The scale, or for each row the scale or nothing."""
+    if both or told.unwanted is None:
+        return scale
+    return (scale * (1.0 - told.unwanted.to(x)))[:, None, None, None]
+
+
+def _rows(each: Tensor, x: Tensor) -> Tensor:
+    """As many rows as x has, or one: what is told of some pictures is told again of every other half of guidance."""
+    if len(each) == 1:
+        return each
+    times, rest = divmod(len(x), len(each))
+    if rest:
+        raise MaquetteError(f"control: got {len(each)} pictures to follow for {len(x)} rows; give one, or one for each")
+    return each.repeat(times, *[1] * (each.ndim - 1))
+
+
+def _sum(old: Sequence[Tensor], new: Sequence[Tensor]) -> tuple[Tensor, ...]:
+    return tuple(a + b for a, b in zip(old, new, strict=True)) if old else tuple(new)
