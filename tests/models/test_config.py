@@ -11,6 +11,7 @@ from maquette.errors import MaquetteError
 from maquette.models import clip_config, published, unet_config, vae_config
 
 UNETS = {name: getattr(published, name) for name in dir(published) if name.endswith("_UNET")}
+UNETS = {name: spec for name, spec in UNETS.items() if spec.context is not None}  # the others: test_unet2d.py
 UNETS |= {name: getattr(r, name) for name in dir(r) if isinstance(getattr(r, name), r.UNetSpec)}
 
 # As the published folders have them, shortened to what is not the default.
@@ -126,7 +127,10 @@ def test_vae_config() -> None:
     assert sd == vae_config.VAEConfig(published.SD_VAE, 0.18215, 0.0, True)
     sd3 = vae_config.from_config(defaults | VAE_16 | {"scaling_factor": 1.5305, "shift_factor": 0.0609})
     assert sd3 == vae_config.VAEConfig(published.SD3_VAE, 1.5305, 0.0609, True)
-    for config in (sd, sd3, vae_config.VAEConfig(r.MINI_VAE, 0.7, 0.1, False)):
+    means = {"latents_mean": [-1.0, 0.0, 2.0, 3.0], "latents_std": [8.0, 4.0, 2.0, 1.0], "scaling_factor": 0.5}
+    playground = vae_config.from_config(defaults | VAE | means)
+    assert (playground.scale, playground.shift) == ((1 / 16, 1 / 8, 1 / 4, 1 / 2), (-1.0, 0.0, 2.0, 3.0))
+    for config in (sd, sd3, playground, vae_config.VAEConfig(r.MINI_VAE, 0.7, 0.1, False)):
         assert vae_config.from_config(vae_config.to_config(config, sample_size=64)) == config
 
 
@@ -134,6 +138,8 @@ def test_vae_config() -> None:
     "option",
     [
         {"latents_mean": [0.0] * 4},
+        {"latents_std": [1.0] * 3, "latents_mean": [0.0] * 4},
+        {"latents_std": [1.0, 0.0, 1.0, 1.0], "latents_mean": [0.0] * 4},
         {"use_post_quant_conv": False},
         {"mid_block_add_attention": 3},
         {"down_block_types": ["DownEncoderBlock2D"] * 3},

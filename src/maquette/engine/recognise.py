@@ -198,7 +198,8 @@ def _with_given(found: Recognition, texts: list[Part], wishes: Wishes) -> Recogn
             evidence.append(Evidence(reading.part, reading.activation, f"published for {family.name}"))
     latent = parts["vae"].latent if "vae" in parts else None
     if latent is not None:
-        family = replace(family, latent=replace(latent, overflows=latent.overflows and family.latent.overflows))
+        overflows, measured = latent.overflows and family.latent.overflows, family.latent.measured
+        family = replace(family, latent=replace(latent, overflows=overflows, measured=measured))
     why = "the config beside the first stage" if latent is not None else f"published for {family.name}"
     if not family.pixels and not any(each.what == "latents" for each in evidence):
         evidence.append(Evidence("latents", _formula(family.latent), why))

@@ -42,7 +42,8 @@ def from_config(options: Mapping[str, Any], where: str = "config.json") -> VAECo
             raise config.refuse("latents_std", "expected numbers other than 0, and no shift_factor beside them")
         found = found._replace(scale=tuple(scale / each for each in spread), shift=mean)
     elif mean is not spread:
-        raise config.refuse("latents_std", "expected it and latents_mean together")
+        given = "latents_mean" if spread is None else "latents_std"
+        raise config.refuse(given, "expected both latents_mean and latents_std")
     config.finish(IRRELEVANT)
     return found
 
