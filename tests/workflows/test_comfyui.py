@@ -143,6 +143,23 @@ def test_an_enlargement_and_a_second_pass(by: str) -> None:
     assert left(settings).pop("seed of the second pass") == "3"
 
 
+def test_a_loader_that_holds_words_and_size_and_a_detailer_behind_it() -> None:
+    """Nodes that many install: one loads, encodes and makes the latent; one repaints faces."""
+    loader = node(
+        "Efficient Loader",
+        **{"ckpt_name": "v1-5-pruned-emaonly.safetensors", "clip_skip": -1, "lora_name": "None", "positive": "a fox"},
+        **{"negative": "fog", "empty_latent_width": 512, "empty_latent_height": 768, "batch_size": 1},
+    )
+    links = {"model": ["1", 0], "positive": ["1", 1], "negative": ["1", 2], "latent_image": ["1", 3]}
+    sampler = simple(**links)["3"] | {"class_type": "KSampler (Efficient)"}
+    detailer = simple(denoise=0.5)["3"] | {"class_type": "FaceDetailer"}
+    detailer["inputs"] |= {"image": ["2", 5], "guide_size": 512, **links}
+    del detailer["inputs"]["latent_image"]
+    settings = read({"1": loader, "2": sampler, "3": detailer, "9": node("SaveImage", images=["3", 0])})
+    assert settings.fields == FIELDS | {"prompt": "a fox", "negative": "fog"}
+    assert left(settings) == {"FaceDetailer": "steps 20, denoise 0.5"}
+
+
 def test_sdxl_tells_its_two_encoders_apart() -> None:
     graph = simple()
     graph["6"] = node("CLIPTextEncodeSDXL", text_g="a fox", text_l="a fox in snow", width=1024, clip=["4", 1])
@@ -212,7 +229,7 @@ def test_links_in_a_circle_come_to_an_end() -> None:
     assert left(settings).keys() >= {"model", "seed", "latent_image"}
 
 
-STRANGE = [None, True, [], {}, [1], "text", -1, 2.5, 10**400, float("inf"), float("nan"), ["4", 0], ["3", 0]]
+STRANGE = [None, True, [], {}, [1], "text", -1, 2.5, 1e-300, 10**400, float("inf"), float("nan"), ["4", 0], ["3", 0]]
 
 
 @pytest.mark.parametrize("value", STRANGE, ids=lambda value: repr(value)[:12])

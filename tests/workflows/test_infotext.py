@@ -138,6 +138,11 @@ def test_a_latent_second_pass_to_a_size() -> None:
     assert settings.untranslated == []
 
 
+def test_forge_tells_a_distilled_model_its_guidance() -> None:
+    settings = read_infotext("a cat\nSteps: 20, Sampler: Euler, CFG scale: 1, Distilled CFG Scale: 3.5")
+    assert (settings.fields["guidance"], settings.untranslated) == (3.5, [])
+
+
 def test_what_extensions_append_does_not_hide_the_settings() -> None:
     settings = read_infotext("a cat\nSteps: 20, Seed: 3\nTemplate: a {cat|dog}\nNegative Template: x")
     assert (settings.fields["prompt"], settings.fields["seed"]) == ("a cat", 3)

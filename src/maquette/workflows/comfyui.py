@@ -17,7 +17,9 @@ from maquette.workflows.settings import MAX_SEED
 CUSTOM = ("SamplerCustom", "SamplerCustomAdvanced")
 LATENT = ("latent_image", "latent", "samples", "pixels", "image", "images", "upscale_model")
 CONDITIONING = ("conditioning", "conditioning_1", "conditioning_2", "conditioning_to", "conditioning_from")
+TEXTS = ("text", "t5xxl", "text_g", "clip_g", "text_l", "clip_l", "prompt")
 MODEL = ("model",)
+SIZES = (("width", "height"), ("empty_latent_width", "empty_latent_height"))  # of the node itself, or of loaders
 LOADED = ("ckpt_name", "unet_name", "model_path", "model_name")
 
 
@@ -107,9 +109,10 @@ def _read_words(graph: Graph, settings: Settings, guide: Node) -> None:
         if side == "negative" and side not in guide.inputs:
             continue
         reached = list(graph.upstream(guide, (side, *CONDITIONING)))
-        between = [node for node in reached if "clip" not in node.inputs]
+        encoders = [node for node in reached if "clip" in node.inputs or isinstance(node.inputs.get(side), str)]
+        between = [node for node in reached if node not in encoders]
         empty = side == "negative" and any(node.kind == "ConditioningZeroOut" for node in between)
-        texts = [] if empty else [_text(graph, settings, node) for node in reached if "clip" in node.inputs]
+        texts = [] if empty else [_text(graph, settings, node, side) for node in encoders]
         settings.fields[name] = texts[0] if texts else ""
         for text in texts[1:]:
             settings.leave(name, text, "words that are put together by nodes are not; only the first are taken")
@@ -129,9 +132,9 @@ def _read_encoder(graph: Graph, settings: Settings, reached: list[Node]) -> None
             settings.fields["clip_skip"] = -int(layer)
 
 
-def _text(graph: Graph, settings: Settings, node: Node) -> str:
+def _text(graph: Graph, settings: Settings, node: Node, side: str) -> str:
     """The words of a node that encodes them; of several texts for several encoders, the first."""
-    texts = [graph.value(node, name) for name in ("text", "t5xxl", "text_g", "clip_g", "text_l", "clip_l", "prompt")]
+    texts = [graph.value(node, name) for name in (side, *TEXTS)]
     told = [text for text in texts if isinstance(text, str)]
     if not told:
         settings.leave(node.kind, "", "its words are computed by other nodes")
@@ -166,13 +169,13 @@ def _read_model(graph: Graph, settings: Settings, guide: Node) -> None:
 
 def _read_latent(graph: Graph, settings: Settings, node: Node) -> None:
     """The size, and whether it began with a picture."""
-    source, way = graph.find(node, LATENT, lambda at: {"width", "height"} <= at.inputs.keys() and "Empty" in at.kind)
+    source, way = graph.find(node, LATENT, lambda at: "Empty" in at.kind or SIZES[1][0] in at.inputs)
     if source is None:
         settings.leave("latent_image", way[0].kind if way else "", BEGAN_WITH_PICTURE)
         return
-    for name in ("width", "height"):
-        if (side := number(graph.value(source, name))) is not None:
-            settings.fields[name] = side
+    for names in zip(*SIZES, strict=True):
+        if (side := number(graph.value(source, *names))) is not None:
+            settings.fields[names[0]] = side
     batch = number(graph.value(source, "batch_size"))
     if batch is not None and batch > 1:
         settings.leave(
@@ -186,7 +189,7 @@ def _read_second_pass(graph: Graph, settings: Settings, first: Node, second: Nod
     scale = next((found for node in way if (found := _scale(graph, settings, node)) is not None), None)
     sigmas = graph.linked(second, "sigmas") or second
     denoise, steps = number(graph.value(sigmas, "denoise")), number(graph.value(sigmas, "steps"))
-    if scale is None or scale <= 1 or not denoise or not 0 < denoise <= 1 or not steps:
+    if scale is None or scale <= 1 or denoise is None or not 0.001 <= denoise <= 1 or not steps:
         settings.leave(
             second.kind, f"steps {steps}, denoise {denoise}", "a second pass is only known as an enlargement"
         )

@@ -45,7 +45,7 @@ _SILENT = {  # what changes nothing, or is read together with another setting
     *("Version", "Model hash", "VAE hash", "Lora hashes", "TI hashes", "Hashes", "Batch size", "Batch pos", "User"),
     *("Size", "Model", "Sampler", "Schedule type", "RNG", "ENSD", "Created Date", *_NUMBERS),
     *("Denoising strength", "Hires upscale", "Hires resize", "Hires steps", "Hires upscaler"),
-    *("Variation seed", "Variation seed strength", "Refiner", "Refiner switch at"),
+    *("Variation seed", "Variation seed strength", "Refiner", "Refiner switch at", "Distilled CFG Scale"),
 }
 _WHY = {"VAE": "open the model with it: --vae FILE", "Init image hash": BEGAN_WITH_PICTURE}
 
@@ -126,6 +126,8 @@ def _read_our_names(settings: Settings, told: Mapping[str, str]) -> None:
 def _read_theirs(settings: Settings, told: Mapping[str, str]) -> None:
     for name in ("prompt", "negative"):
         settings.fields[name] = _take_networks(settings, settings.fields[name].strip())
+    if "Distilled CFG Scale" in told:  # Forge, with models that are told their guidance
+        settings.fields["guidance"] = float(told["Distilled CFG Scale"])
     _read_sampler(settings, told)
     _read_noise(settings, told)
     _read_hires(settings, told)
