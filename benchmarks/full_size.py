@@ -72,9 +72,8 @@ def measure(part: Part, place: Path) -> dict[str, Any]:
     start = time.perf_counter()
     with TemporaryDirectory(dir=place) as name:
         folder = Path(name)
-        size = alone(draw_weights, part, folder / "weights")
-        for run in (ours, theirs):
-            alone(run, part, folder)
+        size = alone(ours, part, folder)
+        alone(theirs, part, folder)
         read = {side: SafetensorsFile(folder / side) for side in ("ours", "theirs", "ours-half", "theirs-half")}
         exact = dict(read["theirs"])
         rows: dict[str, dict[str, float]] = {}
@@ -101,16 +100,21 @@ def draw_weights(part: Part, path: Path) -> int:
 
 
 @torch.no_grad()
-def ours(part: Part, folder: Path) -> None:
+def ours(part: Part, folder: Path) -> int:
+    """Draw the weights and write our outputs; how many numbers the weights are."""
     kind = KINDS[type(part.spec)]
+    size = draw_weights(part, folder / "weights")
     weights = SafetensorsFile(folder / "weights")
     for precision, name in ((EXACT, "ours"), (HALF, "ours-half")):
         network = fill(outline(kind.network, part.spec), weights, CPU, precision)
         save(folder / name, kind.ours(network, **inputs(part, precision)))
+        del network  # before the next one
+    return size
 
 
 @torch.no_grad()
 def theirs(part: Part, folder: Path) -> None:
+    """Write the reference's outputs with the same weights."""
     kind = KINDS[type(part.spec)]
     network = kind.reference(fill(outline(kind.network, part.spec), SafetensorsFile(folder / "weights"), CPU, EXACT))
     gc.collect()
