@@ -59,7 +59,7 @@ def test_published_counts(name: str) -> None:
     assert tuple(len(dialect.write(network.state_dict(), network)) for dialect in DIALECTS[type(spec)]) == tensors
 
 
-@pytest.mark.parametrize("name", SPECS.keys() - {"mini_vae"})
+@pytest.mark.parametrize("name", SPECS.keys() - {"mini_vae", "ddpm_cifar", "ddpm_256"})  # the last: test_unet2d.py
 def test_spec_is_read_back(name: str) -> None:
     spec = SPECS[name]
     network = outline(spec)
