@@ -18,7 +18,7 @@ class Conditioning:
     concat: Tensor | None = None  # (B, C, H, W)  mask, depth, semantic map, low-resolution image
     guidance: Tensor | None = None  # (B,)        guidance-distilled models
     control: tuple[Tensor, ...] = ()  #           residuals, one for each skip or block
-    features: tuple[Tensor, ...] = ()  #          (B, C, h, w) of an adapter, one for each level on the way down
+    features: tuple[Tensor, ...] = ()  #          of an adapter, one for each level; residuals of FLUX's single blocks
     unwanted: Tensor | None = None  # (B,)        1 where a row says what is not wanted, for what is told by halves
 
     def map(self, change: Callable[[Tensor], Tensor]) -> "Conditioning":

@@ -3,7 +3,9 @@
 The single blocks run attention and perceptron side by side (Dehghani et al. 2023); positions are rotary.
 """
 
+import math
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -68,12 +70,19 @@ class SingleBlock(nn.Module):
         return add_gated(x, gate, self.down(torch.cat([attended, gelu_tanh(hidden)], dim=-1)))
 
 
-class Flux(Network):
-    """(x (B, C, h, w), t (B,) or a number in [0, 1], Conditioning) -> the velocity (B, C_out, h, w).
+class Entered(NamedTuple):
+    """What the blocks begin with: tokens of text and picture, embedding, rotation, the patches' rows and columns."""
 
-    Of the conditioning it reads `tokens` (B, L, context), `vector` (B, vector), `concat`, and `guidance` (B,) where
-    the model was distilled for it. `h` and `w` are multiples of 2.
-    """
+    text: Tensor
+    image: Tensor
+    emb: Tensor
+    turn: Rotation
+    rows: int
+    columns: int
+
+
+class FluxBody(Network):
+    """A FLUX.1 transformer without its final layer: a ControlNet is a shorter one."""
 
     def __init__(self, spec: FluxSpec) -> None:
         super().__init__()
@@ -87,7 +96,6 @@ class Flux(Network):
         joint = [JointBlock(width, spec.heads, qk_norm=True) for _ in range(spec.double)]
         self.double_blocks = nn.ModuleList(joint)
         self.single_blocks = nn.ModuleList([SingleBlock(width, spec.heads) for _ in range(spec.single)])
-        self.final = FinalLayer(width, PATCH**2 * spec.out_channels)
 
     def embed(self, t: Tensor, conditioning: Conditioning) -> Tensor:
         """The embedding (B, width) of time, guidance and vector, after its SiLU: what every block is modulated by."""
@@ -105,21 +113,53 @@ class Flux(Network):
         positions[text:, 2] = torch.arange(columns, device=self.device).repeat(rows)
         return rotation(positions, self.spec.axes)
 
-    def forward(self, x: Tensor, t: Tensor | float, conditioning: Conditioning) -> Tensor:
+    def enter(self, x: Tensor, t: Tensor | float, conditioning: Conditioning, before: Tensor | None = None) -> Entered:
+        """Everything that comes before the blocks; `before` (B, n, width) are tokens put before the text."""
         if conditioning.concat is not None:
             x = torch.cat([x, conditioning.concat.to(x)], dim=1)
         x = self.to_input(x)
         emb = self.embed(torch.as_tensor(t, device=x.device).expand(len(x)), conditioning)
         rows, columns = grid_of(x, PATCH)
         text = self.context_embed(needed(conditioning.tokens, "tokens", "FLUX").to(emb))
-        patches = F.pixel_unshuffle(x, PATCH)  # (B, C p p, rows, columns), channels outermost
-        image = self.patch_embed(patches.flatten(2).transpose(1, 2))
+        if before is not None:
+            text = torch.cat([before, text], dim=1)
         turn = self.rotation(text.shape[1], rows, columns)
+        return Entered(text, self.patch_embed(packed(x)), emb, turn, rows, columns)
 
-        for block in self.double_blocks:
+
+def packed(x: Tensor) -> Tensor:
+    """Latents (B, C, 2 h, 2 w) -> patches (B, h w, 4 C), channels outermost."""
+    return F.pixel_unshuffle(x, PATCH).flatten(2).transpose(1, 2)
+
+
+def spread(residuals: tuple[Tensor, ...], index: int, blocks: int) -> Tensor:
+    """What is added behind a block: each of the residuals serves as many blocks, but for the last."""
+    return residuals[index // math.ceil(blocks / len(residuals))]
+
+
+class Flux(FluxBody):
+    """(x (B, C, h, w), t (B,) or a number in [0, 1], Conditioning) -> the velocity (B, C_out, h, w).
+
+    Of the conditioning it reads `tokens` (B, L, context), `vector` (B, vector), `concat`, and `guidance` (B,) where
+    the model was distilled for it; of a ControlNet, residuals (B, patches, width) for the double blocks as `control`
+    and for the single ones as `features`. `h` and `w` are multiples of 2.
+    """
+
+    def __init__(self, spec: FluxSpec) -> None:
+        super().__init__(spec)
+        self.final = FinalLayer(spec.width, PATCH**2 * spec.out_channels)
+
+    def forward(self, x: Tensor, t: Tensor | float, conditioning: Conditioning) -> Tensor:
+        text, image, emb, turn, rows, columns = self.enter(x, t, conditioning)
+        for index, block in enumerate(self.double_blocks):
             text, image = self.run(block, text, image, emb, turn)
-        both = torch.cat([text, image], dim=1)
-        for block in self.single_blocks:
+            if conditioning.control:
+                image = image + spread(conditioning.control, index, len(self.double_blocks)).to(image)
+        both, first = torch.cat([text, image], dim=1), text.shape[1]
+        for index, block in enumerate(self.single_blocks):
             both = self.run(block, both, emb, turn)
-        patches = self.final(both[:, text.shape[1] :], emb).transpose(1, 2).unflatten(2, (rows, columns))
+            if conditioning.features:
+                image = both[:, first:] + spread(conditioning.features, index, len(self.single_blocks)).to(both)
+                both = torch.cat([both[:, :first], image], dim=1)
+        patches = self.final(both[:, first:], emb).transpose(1, 2).unflatten(2, (rows, columns))
         return F.pixel_shuffle(patches, PATCH)

@@ -3,7 +3,7 @@
 from typing import NamedTuple
 
 from maquette.errors import MaquetteError
-from maquette.models.flux import PATCH, Flux, FluxSpec
+from maquette.models.flux import PATCH, FluxBody, FluxSpec
 from maquette.models.joint_names import (
     EMBEDS_DIFFUSERS,
     FINAL_MODULATION_DIFFUSERS,
@@ -60,7 +60,7 @@ def norms_original(ours: str, theirs: str) -> Table:
     }
 
 
-def original(network: Flux) -> Table:
+def original(network: FluxBody) -> Table:
     """The sources of the network's tensors in the original layout."""
     table = layers(network, "", "", OUTER_ORIGINAL)
     for index, block in enumerate(network.double_blocks):
@@ -76,7 +76,7 @@ def original(network: Flux) -> Table:
     return table
 
 
-def diffusers(network: Flux) -> Table:
+def diffusers(network: FluxBody) -> Table:
     """The sources of the network's tensors in diffusers' layout."""
     table = {
         **layers(network, "", "", {"patch_embed": "x_embedder", **EMBEDS_DIFFUSERS, **GUIDANCE_DIFFUSERS}),
@@ -138,7 +138,7 @@ def _spec(view: Weights, at: Places) -> FluxSpec:
         )
     return FluxSpec(
         in_channels=size(view, at.patch, 1) // PATCH**2,
-        out_channels=size(view, at.out, 0) // PATCH**2,
+        out_channels=size(view, at.out if at.out in view else at.patch, 0 if at.out in view else 1) // PATCH**2,
         width=width,
         heads=width // head_width,
         double=len(counted(view, at.double)),

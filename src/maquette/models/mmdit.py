@@ -1,6 +1,7 @@
 """MM-DiT, the transformer of SD3 and SD3.5 (Esser et al. 2024, section 4 and figure 2)."""
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -41,16 +42,22 @@ class MMDiTSpec:
     """The blocks in which the picture also attends to itself alone."""
 
 
-class MMDiT(Network):
-    """(x (B, C, h, w), t (B,) or a number in [0, 1], Conditioning) -> the velocity (B, C_out, h, w).
+class Entered(NamedTuple):
+    """What the blocks begin with: tokens of text and picture, the embedding, the patches' rows and columns."""
 
-    Of the conditioning it reads `tokens` (B, L, context), `vector` (B, vector), `concat`, and `control`: residuals
-    (B, patches, width) of a ControlNet, spread evenly over the blocks. `h` and `w` are multiples of the patch.
-    """
+    text: Tensor
+    image: Tensor
+    emb: Tensor
+    rows: int
+    columns: int
+
+
+class MMDiTBody(Network):
+    """An MM-DiT without its final layer: a ControlNet is a shorter one. In a whole one the last block ends the text."""
 
     positions: Tensor
 
-    def __init__(self, spec: MMDiTSpec) -> None:
+    def __init__(self, spec: MMDiTSpec, *, whole: bool = False) -> None:
         super().__init__()
         self.spec = spec
         width = spec.width
@@ -61,9 +68,8 @@ class MMDiT(Network):
         self.context_embed = nn.Linear(spec.context, width)
         self.blocks = nn.ModuleList()
         for index in range(spec.layers):
-            dual, last = index in spec.dual, index + 1 == spec.layers
+            dual, last = index in spec.dual, whole and index + 1 == spec.layers
             self.blocks.append(JointBlock(width, spec.heads, qk_norm=spec.qk_norm, dual=dual, last=last))
-        self.final = FinalLayer(width, spec.patch**2 * spec.out_channels)
 
     def middle_positions(self, rows: int, columns: int) -> Tensor:
         """The middle of the stored grid, (1, rows * columns, width)."""
@@ -82,7 +88,8 @@ class MMDiT(Network):
         vector = needed(conditioning.vector, "vector", "MMDiT")
         return F.silu(emb + self.vector_embed(vector.to(emb)))
 
-    def forward(self, x: Tensor, t: Tensor | float, conditioning: Conditioning) -> Tensor:
+    def enter(self, x: Tensor, t: Tensor | float, conditioning: Conditioning) -> Entered:
+        """Everything that comes before the blocks."""
         if conditioning.concat is not None:
             x = torch.cat([x, conditioning.concat.to(x)], dim=1)
         x = self.to_input(x)
@@ -90,7 +97,22 @@ class MMDiT(Network):
         rows, columns = grid_of(x, self.spec.patch)
         text = self.context_embed(needed(conditioning.tokens, "tokens", "MMDiT").to(emb))
         image = self.patch_embed(x).flatten(2).transpose(1, 2) + self.middle_positions(rows, columns)
+        return Entered(text, image, emb, rows, columns)
 
+
+class MMDiT(MMDiTBody):
+    """(x (B, C, h, w), t (B,) or a number in [0, 1], Conditioning) -> the velocity (B, C_out, h, w).
+
+    Of the conditioning it reads `tokens` (B, L, context), `vector` (B, vector), `concat`, and `control`: residuals
+    (B, patches, width) of a ControlNet, spread evenly over the blocks. `h` and `w` are multiples of the patch.
+    """
+
+    def __init__(self, spec: MMDiTSpec) -> None:
+        super().__init__(spec, whole=True)
+        self.final = FinalLayer(spec.width, spec.patch**2 * spec.out_channels)
+
+    def forward(self, x: Tensor, t: Tensor | float, conditioning: Conditioning) -> Tensor:
+        text, image, emb, rows, columns = self.enter(x, t, conditioning)
         control = [residual.to(image) for residual in conditioning.control]
         for index, block in enumerate(self.blocks):
             text, image = self.run(block, text, image, emb)

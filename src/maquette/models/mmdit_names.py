@@ -10,7 +10,7 @@ from maquette.models.joint_names import (
     joint_block,
     swapped,
 )
-from maquette.models.mmdit import MMDiT, MMDiTSpec
+from maquette.models.mmdit import MMDiTBody, MMDiTSpec
 from maquette.weights.dialect import Dialect, Names, Source, Table, counted, layers, recognise, size
 from maquette.weights.view import Weights, describe
 
@@ -41,7 +41,7 @@ STREAM_ORIGINAL: Names = {
 }
 
 
-def original(network: MMDiT) -> Table:
+def original(network: MMDiTBody) -> Table:
     """The sources of the network's tensors in the original layout."""
     table = {"positions": Source(("pos_embed",)), **layers(network, "", "", OUTER_ORIGINAL)}
     for index, block in enumerate(network.blocks):
@@ -51,7 +51,7 @@ def original(network: MMDiT) -> Table:
     return table
 
 
-def diffusers(network: MMDiT) -> Table:
+def diffusers(network: MMDiTBody) -> Table:
     """The sources of the network's tensors in diffusers' layout."""
     table = {
         "positions": Source(("pos_embed.pos_embed",)),
@@ -110,7 +110,7 @@ def _spec(view: Weights, at: Places) -> MMDiTSpec:
     blocks = counted(view, at.block)
     return MMDiTSpec(
         in_channels=size(view, at.patch, 1),
-        out_channels=size(view, at.out, 0) // patch**2,
+        out_channels=size(view, at.out, 0) // patch**2 if at.out in view else size(view, at.patch, 1),  # a ControlNet
         patch=patch,
         width=width,
         layers=len(blocks),
