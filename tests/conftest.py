@@ -55,6 +55,9 @@ class GaussianModel:
     def encode(self, picture):
         return picture[:, [0, 1, 2, 0], ::8, ::8]
 
+    def preview(self, x0):
+        return []
+
     def decode(self, latent):
         return latent[:, :3].repeat_interleave(8, dim=2).repeat_interleave(8, dim=3)
 

@@ -6,7 +6,7 @@ import typer
 
 from maquette.cli.opening import Opening
 from maquette.cli.options import with_options
-from maquette.cli.painting import Painting, paint_and_write
+from maquette.cli.painting import Painting, paint_and_write, read_detail
 
 Prompt = Annotated[str, typer.Argument(help="What to paint, in English or Chinese; may be empty.")]
 Image = Annotated[str, typer.Argument(metavar="IMAGE", help="The picture to begin with.")]
@@ -79,12 +79,10 @@ def detail(
     opening: Opening,
 ) -> None:
     """Repaint parts of a picture enlarged, and paste them back."""
-    fields = Painting(detail=[*where, *(painting.detail or ())]).fields()["detail"]
-    if strength is not None:
-        fields["strength"] = strength
-    _paint(painting, opening, prompt=prompt, image=image, detail=fields)
+    told = {**read_detail([*where, *(painting.detail or ())])} | ({} if strength is None else {"strength": strength})
+    _paint(painting, opening, prompt=prompt, image=image, detail=told)
 
 
 def _paint(painting: Painting, opening: Opening, **fields: Any) -> None:
     given = {name: value for name, value in fields.items() if value is not None}
-    paint_and_write({**painting.fields(), **given}, painting.out, opening)
+    paint_and_write({**painting.fields(), **given}, painting, opening)

@@ -1,7 +1,7 @@
 """The options of every command that paints, and how it paints: open, run with a bar, write, print the paths."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -13,6 +13,20 @@ from maquette.errors import MaquetteError
 
 OUTPUTS = Path("outputs")  # where pictures go that no name was given for
 Several = list[str] | None
+PLAIN = (
+    "negative",
+    "seed",
+    "steps",
+    "guidance",
+    "sampler",
+    "schedule",
+    "count",
+    "model",
+    "rescale",
+    "clip_skip",
+    "noise",
+)
+"""The options that are fields of a request as they are."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +62,12 @@ class Painting:
     tiles: Annotated[int | None, typer.Option(metavar="PIXELS", help="Paint a large picture in such windows.")] = None
     rescale: Annotated[float, typer.Option(help="Bring back guidance's contrast: 0 to 1.")] = 0.0
     interval: Annotated[str | None, typer.Option(metavar="A-B", help="The part of the steps with guidance.")] = None
+    noise: Annotated[str, typer.Option(help="Whose random numbers: cpu, a1111-nv, comfyui, ...")] = "cpu"
+    attention: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Also write where the model looked for each word."),
+    ] = None
+    preview: Annotated[bool, typer.Option(help="Show the picture as it comes, where the terminal can.")] = True
     clip_skip: Annotated[int, typer.Option(help="1 reads the text encoder's usual layer, 2 the one before it.")] = 1
 
     def fields(self) -> dict[str, Any]:
@@ -56,44 +76,11 @@ class Painting:
         Raises:
             MaquetteError: an option is not of the form that its help shows.
         """
-        plain = (
-            "negative",
-            "seed",
-            "steps",
-            "guidance",
-            "sampler",
-            "schedule",
-            "count",
-            "model",
-            "rescale",
-            "clip_skip",
-        )
-        given: dict[str, Any] = {name: getattr(self, name) for name in plain} | read_size(self.size)
-        if self.hires is not None:
-            scale, strength = _parts("--hires", self.hires, 0.6)
-            given["hires"] = {"scale": _number("--hires", scale), "strength": strength}
-        if self.detail:
-            boxes = [each for each in self.detail if re.fullmatch(r"[\d\s,xX+]+", each)]
-            finders = [each for each in self.detail if each not in boxes]
-            if len(finders) > 1:
-                raise MaquetteError(f"--detail takes one finder beside boxes, got {' and '.join(finders)}")
-            given["detail"] = {"boxes": tuple(boxes), "finder": finders[0] if finders else None}
-        if self.vary is not None:
-            seed, amount = _parts("--vary", self.vary, 0.1)
-            given["variation"] = {"seed": int(_number("--vary", seed)), "amount": amount}
-        if self.region:
-            pairs = [_pair("--region", each, "BOX=WORDS") for each in self.region]
-            given["regions"] = tuple({"box": box, "prompt": words} for box, words in pairs)
-        if self.control:
-            given["controls"] = tuple(_control(each) for each in self.control)
-        if self.refiner is not None:
-            name, at = _parts("--refiner", self.refiner, 0.8)
-            given["refiner"] = {"model": name, "at": at}
-        if self.tiles is not None:
-            given["tiles"] = {"size": self.tiles, "overlap": max(self.tiles // 8 // 8 * 8, 0)}
-        if self.interval is not None:
-            first, _, last = self.interval.partition("-")
-            given["interval"] = (_number("--interval", first), _number("--interval", last))
+        given: dict[str, Any] = {name: getattr(self, name) for name in PLAIN} | read_size(self.size)
+        given["attention"] = self.attention is not None
+        for option, (field, read) in READERS.items():
+            if getattr(self, option) is not None:
+                given[field] = read(getattr(self, option))
         return given
 
 
@@ -127,15 +114,63 @@ def _pair(option: str, text: str, form: str) -> tuple[str, str]:
     return before, after
 
 
-def _control(text: str) -> Mapping[str, Any]:
-    model, image = _pair("--control", text, "MODEL=IMAGE[:SCALE]")
-    path, colon, scale = image.rpartition(":")
-    if not colon or Path(image).exists():
-        return {"model": model, "image": image}
-    return {"model": model, "image": path, "scale": _number("--control", scale)}
+def _read_hires(text: str) -> Mapping[str, Any]:
+    scale, strength = _parts("--hires", text, 0.6)
+    return {"scale": _number("--hires", scale), "strength": strength}
 
 
-def paint_and_write(fields: dict[str, Any], out: Path | None, opening: Opening) -> None:
+def read_detail(told: Sequence[str]) -> Mapping[str, Any]:
+    """Boxes, and at most one finder."""
+    boxes = tuple(each for each in told if re.fullmatch(r"[\d\s,x+]+", each))
+    finders = [each for each in told if each not in boxes]
+    if len(finders) > 1:
+        raise MaquetteError(f"--detail takes one finder beside boxes, got {' and '.join(finders)}")
+    return {"boxes": boxes, "finder": finders[0] if finders else None}
+
+
+def _read_variation(text: str) -> Mapping[str, Any]:
+    seed, amount = _parts("--vary", text, 0.1)
+    return {"seed": int(_number("--vary", seed)), "amount": amount}
+
+
+def _read_regions(told: Sequence[str]) -> tuple[Mapping[str, Any], ...]:
+    pairs = (_pair("--region", each, "BOX=WORDS") for each in told)
+    return tuple({"box": box, "prompt": words} for box, words in pairs)
+
+
+def _read_controls(told: Sequence[str]) -> tuple[Mapping[str, Any], ...]:
+    found = []
+    for each in told:
+        model, image = _pair("--control", each, "MODEL=IMAGE[:SCALE]")
+        path, scale = (image, 1.0) if Path(image).exists() else _parts("--control", image, 1.0)
+        found.append({"model": model, "image": path, "scale": scale})
+    return tuple(found)
+
+
+def _read_refiner(text: str) -> Mapping[str, Any]:
+    model, at = (text, 0.8) if Path(text).exists() else _parts("--refiner", text, 0.8)
+    return {"model": model, "at": at}
+
+
+def _read_interval(text: str) -> tuple[float, float]:
+    first, _, last = text.partition("-")
+    return _number("--interval", first), _number("--interval", last)
+
+
+READERS: Mapping[str, tuple[str, Callable[[Any], Any]]] = {
+    "hires": ("hires", _read_hires),
+    "detail": ("detail", read_detail),
+    "vary": ("variation", _read_variation),
+    "region": ("regions", _read_regions),
+    "control": ("controls", _read_controls),
+    "refiner": ("refiner", _read_refiner),
+    "tiles": ("tiles", lambda side: {"size": side, "overlap": side // 64 * 8}),
+    "interval": ("interval", _read_interval),
+}
+"""For each option with a form of its own, the field of a request and what reads it."""
+
+
+def paint_and_write(fields: dict[str, Any], painting: Painting, opening: Opening) -> None:
     """Validate, open, paint and write, saying what is done, and print the paths of the pictures."""
     from maquette.cli.progress import PaintingBar
 
@@ -145,14 +180,19 @@ def paint_and_write(fields: dict[str, Any], out: Path | None, opening: Opening) 
         from maquette.workflows.picture import check_out, free_name
         from maquette.workflows.request import Request
 
-        request = Request.read(fields)
-        check_out(out or OUTPUTS / "picture.png")
+        request, out = Request.read(fields), painting.out
+        for file in (out or OUTPUTS / "picture.png", *([painting.attention] if painting.attention else [])):
+            check_out(file)
         bar.say(f"opening {request.model}")
         model = open_from_options(request.model, opening)
         resolved = resolve(request, model)
         bar.begin(count_steps(resolved), len(batches(resolved)))
+        if painting.preview:
+            bar.watch(model.preview)
         result = run(paint(model, resolved), bar.count)
         bar.say("writing")
         paths = result.save(out or free_name(OUTPUTS, resolved))
+        if painting.attention is not None:
+            paths += result.save_attention(painting.attention)
     for path in paths:
         typer.echo(path)

@@ -54,8 +54,8 @@ class FirstStage:
 class Model:
     """A model that paints. Latents are scaled and float32; pictures are (B, 3, H, W) in [-1, 1].
 
-    `recognition` says what it is and why; `loras` which keys of its LoRAs were used; `companions` are models that were
-    opened to work with this one, by name.
+    `recognition` says what it is and why; `loras` which keys of its LoRAs were used; `companions` are refiners and
+    control networks that were opened to work with this one, by name.
     """
 
     def __init__(
@@ -74,7 +74,7 @@ class Model:
         self.process, self.prediction = self.family.process, self.family.prediction
         self.encoders, self.network, self.first_stage = tuple(encoders), network, first_stage
         self._origins, self._change = origins, Change(None, ())
-        self.companions: dict[str, Model] = {}
+        self.companions: dict[str, Any] = {}
 
     @property
     def device(self) -> torch.device:
@@ -194,7 +194,7 @@ class Model:
     def preview(self, x0: Tensor) -> "list[Image]":
         """Small pictures, one for each place of the latents (B, C, h, w), of about what `decode` makes of them.
 
-        for step in txt2img(model, request):
+        for step in paint(model, request):
             model.preview(step.x0)[0].show()
         """
         from maquette.workflows.picture import to_images

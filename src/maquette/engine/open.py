@@ -87,7 +87,8 @@ def companion(model: Model, name: str) -> Model:
     """A model that works with another one, such as a refiner: opened once, on its device and in its precision."""
     if name not in model.companions:
         model.companions[name] = open(name, device=str(model.device), dtype=model.dtype)
-    return model.companions[name]
+    opened: Model = model.companions[name]
+    return opened
 
 
 def find(name: str | Path, variant: str | None = None) -> Path:

@@ -16,19 +16,36 @@ from maquette.diffusion.denoise import Denoiser, Guided
 from maquette.diffusion.guidance import Pair, cfg, during, rescaled
 from maquette.diffusion.process import Level
 from maquette.diffusion.schedules import Schedule
+from maquette.engine.attention_maps import AttentionMaps
+from maquette.engine.control import Control as Following
+from maquette.engine.control import controlled, open_control
 from maquette.engine.model import Model
 from maquette.engine.open import companion
+from maquette.engine.words import find_words
 from maquette.text.script import by_step as read_by_step
 from maquette.text.script import split_together
+from maquette.workflows.canvas import fit, to_pixels
 from maquette.workflows.request import Resolved
-from maquette.workflows.settings import Region
+from maquette.workflows.settings import Control, Region
 
 
 class Guide:
-    """What a request tells a model, for all of its pictures; `concat` (B or 1, C, h, w) is read beside the latent."""
+    """What a request tells a model, for all of its pictures.
 
-    def __init__(self, model: Model, request: Resolved, levels: Schedule, concat: Tensor | None = None) -> None:
-        self.model, self.request, self.levels, self.concat = model, request, levels, concat
+    `concat` (B or 1, C, h, w) is read beside the latent; in `attention` is recorded where the model looks.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        request: Resolved,
+        levels: Schedule,
+        *,
+        concat: Tensor | None = None,
+        attention: AttentionMaps | None = None,
+    ) -> None:
+        self.model, self.request, self.levels = model, request, levels
+        self.concat, self.attention = concat, attention
         self._told: dict[tuple[str, bool], Conditioning] = {}
 
     def guided(self) -> Guided:
@@ -88,6 +105,8 @@ class Guide:
                 concat=self.concat,
             )
             self._told[text, negative] = told.repeat(request.count)
+            if self.attention is not None and not negative:
+                self.attention.tell(find_words(self.model, text), told.tokens)
         return self._told[text, negative]
 
     @cached_property
@@ -113,7 +132,23 @@ class Guide:
         if request.tiles is not None and max(request.width, request.height) > request.tiles.size:
             side = request.tiles.size // factor
             denoise = tiled(denoise, (side, side), request.tiles.overlap // factor)
+        if request.controls:
+            denoise = controlled(denoise, [self._follow(control) for control in request.controls])
+        if self.attention is not None:
+            denoise = self.attention.watch(denoise, self.model.network)
         return denoise
+
+    def _follow(self, control: Control) -> Following:
+        """What a control's picture says to its network, which is opened once."""
+        opened = self.model.companions
+        if control.model not in opened:
+            opened[control.model] = open_control(control.model, self.model)
+        picture = fit(control.image.rgb, self.request.width, self.request.height)
+        pixels = (to_pixels([picture]) + 1) / 2
+        following: Following = opened[control.model].follow(
+            pixels, scale=control.scale, start=control.start, end=control.end
+        )
+        return following
 
     def _mask(self, region: Region) -> Tensor:
         """A region's weight at every place of the latent: full inside its box, falling off beyond it."""

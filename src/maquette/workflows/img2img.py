@@ -19,5 +19,8 @@ def img2img(model: Model, request: Resolved, painted: Painted) -> Generator[Step
     depth = None if request.depth is None else read_depth(request.depth.image, size).to(model.device)
     source = model.encode(pixels)
     concat = read_beside(model, pixels, depth=depth)
-    latents = yield from sample(model, request, source=source, strength=request.strength or STRENGTH, concat=concat)
+    strength = request.strength or STRENGTH
+    latents = yield from sample(
+        model, request, source=source, strength=strength, concat=concat, attention=painted.attention
+    )
     return develop(model, latents)

@@ -7,6 +7,7 @@ from dataclasses import replace
 from PIL import Image, ImageOps
 
 from maquette.diffusion.singlestep import Step
+from maquette.engine.attention_maps import AttentionMaps
 from maquette.engine.beside import read_beside
 from maquette.engine.model import Model
 from maquette.workflows.canvas import fit, mask_to_tensor, pad_edges, read_depth, read_mask, to_pixels
@@ -23,15 +24,14 @@ def inpaint(model: Model, request: Resolved, painted: Painted) -> Generator[Step
     image, mask = canvas(request)
     whole = image.size
     beyond = request.width - image.width, request.height - image.height
-    if all(
-        0 <= side < math.lcm(model.multiple, SIZE_MULTIPLE) for side in beyond
-    ):  # a few pixels more are painted with it, and cut off again
+    multiple = math.lcm(model.multiple, SIZE_MULTIPLE)
+    if all(0 <= side < multiple for side in beyond):  # a few pixels more are painted with it, and cut off again
         padded, mask = pad_edges(image, 0, 0, *beyond), ImageOps.expand(mask, (0, 0, *beyond), 0)
     else:
         padded = fit(image, request.width, request.height)
         mask, whole = fit(mask, *padded.size), padded.size
-    painted = yield from repaint(model, request, padded, mask)
-    return replace(painted, images=[image.crop((0, 0, *whole)) for image in painted.images])
+    repainted = yield from repaint(model, request, padded, mask, painted.attention)
+    return replace(repainted, images=[image.crop((0, 0, *whole)) for image in repainted.images])
 
 
 def canvas(request: Resolved) -> tuple[Image.Image, Image.Image]:
@@ -49,7 +49,9 @@ def canvas(request: Resolved) -> tuple[Image.Image, Image.Image]:
     return image, beyond
 
 
-def repaint(model: Model, request: Resolved, image: Image.Image, mask: Image.Image) -> Generator[Step, None, Painted]:
+def repaint(
+    model: Model, request: Resolved, image: Image.Image, mask: Image.Image, attention: AttentionMaps | None = None
+) -> Generator[Step, None, Painted]:
     """Repaint a picture of the request's size where `mask` is white."""
     pixels, where = to_pixels([image]).to(model.device), mask_to_tensor(mask).to(model.device)
     depth = None if request.depth is None else read_depth(request.depth.image, image.size).to(model.device)
@@ -60,6 +62,7 @@ def repaint(model: Model, request: Resolved, image: Image.Image, mask: Image.Ima
         strength=request.strength or STRENGTH,
         mask=latent_mask(mask, model.first_stage.vae.spec.factor).to(model.device),
         concat=read_beside(model, pixels, where, depth),
+        attention=attention,
     )
     developed = develop(model, latents)
     images = [paste(image, new, Box(0, 0, *image.size), soften(mask, SOFT)) for new in developed.images]

@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable, Generator
 from contextlib import closing
 from dataclasses import dataclass, replace
+from io import BytesIO
 from pathlib import Path
 
 import torch
@@ -14,13 +15,16 @@ from PIL import Image
 from torch import Tensor
 
 from maquette.diffusion.compose import keep
-from maquette.diffusion.noise import SeededNoise, StartingNoise, VariedNoise
+from maquette.diffusion.emulation import EMULATIONS
+from maquette.diffusion.noise import StartingNoise, VariedNoise
 from maquette.diffusion.samplers import sampler, walk
 from maquette.diffusion.schedules import schedule
 from maquette.diffusion.singlestep import Step
+from maquette.engine.attention_maps import AttentionMaps
 from maquette.engine.model import Model
 from maquette.errors import MaquetteError
 from maquette.workflows.guide import Guide
+from maquette.workflows.overlay import sheet
 from maquette.workflows.picture import Origin, encode_png, hash_latent, name_files, to_images, write_files
 from maquette.workflows.request import MAX_PIXELS, MAX_SIDE, SIZE_MULTIPLE, Request, Resolved, nearest_multiple
 
@@ -36,6 +40,8 @@ class Result:
     request: Resolved
     model_hash: str
     latent_hashes: list[str]
+    attention: AttentionMaps | None = None
+    """Where the model looked for each word, if the request asked for it: `attention["apple"]` is a heat map."""
 
     @property
     def seeds(self) -> list[int]:
@@ -48,6 +54,18 @@ class Result:
         """
         paths = name_files(Path(out), len(self.images))
         write_files([(path, encode_png(self.images[k], self._origin(k))) for k, path in enumerate(paths)])
+        return paths
+
+    def save_attention(self, out: Path | str) -> list[Path]:
+        """Write a sheet for each picture: where the model looked for each word. Raises as `save`."""
+        if self.attention is None:
+            raise MaquetteError("no attention was recorded; ask for it with attention=True")
+        paths, files = name_files(Path(out), len(self.images)), []
+        for k, path in enumerate(paths):
+            buffer = BytesIO()
+            sheet(self.images[k], self.attention.of(k)).save(buffer, "PNG")
+            files.append((path, buffer.getvalue()))
+        write_files(files)
         return paths
 
     def _origin(self, k: int) -> Origin:
@@ -77,6 +95,8 @@ class Painted:
     hashes: list[str]
     latents: Tensor | None = None
     """What they were developed from; None once the pictures were changed."""
+    attention: AttentionMaps | None = None
+    """Where the model looked for each word, if that was asked for."""
 
 
 Pass = Callable[[Model, Resolved, Painted], Generator[Step, None, Painted]]
@@ -129,22 +149,21 @@ def sample(
     strength: float = 1.0,
     mask: Tensor | None = None,
     concat: Tensor | None = None,
+    attention: AttentionMaps | None = None,
 ) -> Generator[Step, None, Tensor]:
     """Walk from noise to clean latents (B, C, h, w), one for each picture, in float32.
 
     With a clean `source` (B or 1, C, h, w) only the last part of the way is walked, as long as `strength` says; where
-    the `mask` (1, 1, h, w) is 0, the source stays. `concat` is what the network reads beside the latent.
+    the `mask` (1, 1, h, w) is 0, the source stays. `concat` is what the network reads beside the latent, and in
+    `attention` is recorded where it looks.
     """
     levels = schedule(request.schedule, model.process_for(request.width, request.height), request.steps)
-    guided = Guide(model, request, levels, concat).guided()
+    guided = Guide(model, request, levels, concat=concat, attention=attention).guided()
     if source is not None:
         levels = levels.strength(strength)
         if mask is not None:
             guided = keep(guided, source, mask)
-    noise: StartingNoise = SeededNoise(request.seeds)
-    if request.variation is not None and request.variation.seed is not None:
-        first = request.variation.seed
-        noise = VariedNoise(noise, SeededNoise(range(first, first + request.count)), request.variation.amount)
+    noise = draw_from(request)
     shape = model.latent_shape(request.width, request.height)
     for step in walk(sampler(request.sampler), guided, levels, noise, shape, model.device, source):
         x = step.x
@@ -152,6 +171,16 @@ def sample(
     if not bool(x.isfinite().all()):
         raise MaquetteError(f"{model.name} gave numbers that are not finite in {model.dtype}; open it in float32")
     return x
+
+
+def draw_from(request: Resolved) -> StartingNoise:
+    """The noise of the pictures' seeds, and of those of their variations."""
+    kind = EMULATIONS[request.noise]
+    noise = kind.build(request.seeds, request.noise_delta)
+    if request.variation is None or request.variation.seed is None:
+        return noise
+    first = request.variation.seed
+    return VariedNoise(noise, kind.build(range(first, first + request.count)), request.variation.amount, kind.between)
 
 
 def develop(model: Model, latents: Tensor) -> Painted:

@@ -2,6 +2,7 @@
 
 import torch
 
+from maquette.engine.attention_maps import AttentionMaps
 from maquette.engine.model import Model
 from maquette.workflows.detail import detail
 from maquette.workflows.hires import hires
@@ -28,26 +29,30 @@ def passes(request: Request) -> list[Pass]:
 
 def count_steps(request: Resolved) -> int:
     """How many steps are walked for each batch of a request; things that a finder will find are not counted."""
-    strengths = {
-        txt2img: 1.0,
-        inpaint: request.strength or 1.0,
-        img2img: request.strength or STRENGTH,
-        hires: 0.0 if request.hires is None else request.hires.strength,
-        detail: 0.0 if request.detail is None else request.detail.strength * len(request.detail.boxes),
-    }
-    return sum(max(round(strengths[work] * request.steps), 1) for work in passes(request))
+    strengths: list[tuple[Pass, float]] = [
+        (txt2img, 1.0),
+        (inpaint, request.strength or 1.0),
+        (img2img, request.strength or STRENGTH),
+        (hires, 0.0 if request.hires is None else request.hires.strength),
+        (detail, 0.0 if request.detail is None else request.detail.strength * len(request.detail.boxes)),
+    ]
+    wanted = passes(request)
+    return sum(max(round(strength * request.steps), 1) for work, strength in strengths if work in wanted)
 
 
 @torch.no_grad()
 def paint(model: Model, request: Request) -> Workflow:
     """Paint the pictures of a request."""
     resolved = resolve(request, model)
-    images, hashes = [], []
+    images, hashes, looked = [], [], []
     for part in batches(resolved):
         given = [] if part.image is None else [part.image.rgb] * part.count
-        painted = Painted(images=given, hashes=[""] * part.count)
-        for work in passes(part):
+        attention = AttentionMaps(part.count) if part.attention else None
+        painted = Painted(images=given, hashes=[""] * part.count, attention=attention)
+        for work in passes(part):  # the first one is watched
             painted = yield from work(model, part, painted)
         images += painted.images
         hashes += painted.hashes
-    return Result(images=images, request=resolved, model_hash=model.hash, latent_hashes=hashes)
+        looked += [] if attention is None else [attention]
+    maps = AttentionMaps.join(looked) if looked else None
+    return Result(images=images, request=resolved, model_hash=model.hash, latent_hashes=hashes, attention=maps)

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Self
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 
+from maquette.diffusion.emulation import EMULATIONS
 from maquette.diffusion.samplers import SAMPLERS
 from maquette.diffusion.schedules import SCHEDULES
 from maquette.errors import MaquetteError
@@ -80,6 +81,7 @@ Side = Annotated[int, Field(gt=0, le=MAX_SIDE, multiple_of=SIZE_MULTIPLE)]
 Steps = Annotated[int, Field(ge=1, le=MAX_STEPS)]
 Guidance = Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)]
 SamplerName = Annotated[str, _known(SAMPLERS)]
+NoiseName = Annotated[str, _known(EMULATIONS)]
 ScheduleName = Annotated[str, _known(SCHEDULES)]
 
 
@@ -91,7 +93,8 @@ class Request(Part):
 
     `image` is what is begun with: as much of it is new as `strength` says; with a `mask` (white is repainted) or
     `extend`, only there. `hires` and `detail` are done after that. `interval` is the part of the steps in which
-    guidance acts, `rescale` how much of its contrast is brought back.
+    guidance acts, `rescale` how much of its contrast is brought back. `noise` is whose random numbers are drawn
+    (`maquette.diffusion.emulation`), `noise_delta` A1111's ENSD. `attention` records where the model looks for words.
     """
 
     prompt: Words = ""
@@ -120,6 +123,9 @@ class Request(Part):
     rescale: Share = 0.0
     interval: Annotated[tuple[Share, Share] | None, BeforeValidator(as_tuple)] = None
     clip_skip: Annotated[int, Field(ge=1, le=12)] = 1
+    noise: NoiseName = "cpu"
+    noise_delta: Annotated[int, Field(ge=0, le=2**31)] = 0
+    attention: bool = False
 
     @model_validator(mode="after")
     def _check_together(self) -> Self:
@@ -134,6 +140,8 @@ class Request(Part):
                 raise ValueError(f"{name} needs an image")
         if self.mask is not None and self.image is not None:
             check_mask(self.mask, self.image)
+        if self.attention and self.tiles is not None:
+            raise ValueError("attention is not recorded in tiles; leave out one of them")
         if self.interval is not None and not self.interval[0] < self.interval[1]:
             raise ValueError(f"the interval {self.interval} is empty; its end must be larger than its start")
         return self

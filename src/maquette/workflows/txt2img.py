@@ -12,4 +12,4 @@ from maquette.workflows.request import Resolved
 def txt2img(model: Model, request: Resolved, painted: Painted) -> Generator[Step, None, Painted]:
     """Paint from noise alone."""
     concat = read_beside(model, (request.width, request.height))
-    return develop(model, (yield from sample(model, request, concat=concat)))
+    return develop(model, (yield from sample(model, request, concat=concat, attention=painted.attention)))
