@@ -76,7 +76,7 @@ def test_dit_is_told_the_number_of_a_class(tmp_path: Path) -> None:
     model = maquette.open(write_original("dit", tmp_path), device="cpu")
     told = model.condition(["7", ""])
     assert told.vector.argmax(dim=1).tolist() == [7, 10]
-    with pytest.raises(MaquetteError, match="DiT paints classes, not words: got 'a cat'"):
+    with pytest.raises(MaquetteError, match="this model paints classes, not words: got 'a cat'"):
         model.condition(["a cat"])
 
 
