@@ -1,8 +1,8 @@
 """The noise of other programs, by name: the same seed starts from the same noise as there.
 
 What is equal is the noise and the order in which it is drawn; the same picture also takes the same sampler, schedule,
-model and arithmetic. A sampler that draws from a Brownian tree there (torchsde, the SDE samplers of A1111 and ComfyUI)
-draws other numbers here: that tree is defined by its package alone.
+model and arithmetic. The SDE samplers of A1111 and ComfyUI take the noise of their steps from a Brownian path: give
+`levels` for those of `ALONG_PATHS`.
 """
 
 from collections.abc import Callable, Sequence
@@ -12,8 +12,10 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from maquette.diffusion.brownian import BrownianNoise
 from maquette.diffusion.noise import Between, SeededNoise, Source, slerp, torch_source
 from maquette.diffusion.philox import Philox
+from maquette.diffusion.schedules import Schedule
 from maquette.errors import MaquetteError
 
 
@@ -27,12 +29,25 @@ class Emulation:
     later: Callable[[int], Source] | None = None
     together: bool = False
     between: Between = slerp
+    along: Callable[[int], Source] | None = None  # what Brownian paths are drawn from, where there are any
 
-    def build(self, seeds: Sequence[int], delta: int = 0) -> SeededNoise:
-        """The noise of a batch; `delta` is A1111's ENSD: steps draw from the stream of another seed, that much away."""
+    def build(
+        self, seeds: Sequence[int], delta: int = 0, levels: Schedule | None = None
+    ) -> SeededNoise | BrownianNoise:
+        """The noise of a batch.
+
+        `delta` is A1111's ENSD: steps draw from the stream of another seed, that much away. With `levels` the steps'
+        noise comes from Brownian paths over them, in programs that have those.
+        """
         later = partial(_shifted, self.source, delta) if delta else self.later
-        return SeededNoise(seeds, self.source, later, together=self.together)
+        made = SeededNoise(seeds, self.source, later, together=self.together)
+        if levels is None or self.along is None:
+            return made
+        return BrownianNoise(made, seeds, levels, self.along, together=self.together)
 
+
+ALONG_PATHS = ("dpmpp_sde", "dpmpp_2m_sde", "dpmpp_3m_sde")
+"""The samplers whose steps A1111 and ComfyUI take from Brownian paths."""
 
 FLIPPED = "the steps' noise comes from the GPU, and from the seed with its lower 32 bits flipped"
 
@@ -62,19 +77,32 @@ EMULATIONS = {
     entry.name: entry
     for entry in (
         Emulation("cpu", "diffusers with a list of CPU generators, one a picture, or with one for a single picture"),
-        Emulation("a1111-cpu", "A1111 with RNG: CPU; picture k of its batch has the seed + k", between=slerp_rows),
-        Emulation("a1111-nv", "A1111 with RNG: NV, bit for bit, and RNG: GPU on NVIDIA", Philox, between=slerp_rows),
+        Emulation(
+            "a1111-cpu",
+            "A1111 with RNG: CPU; picture k of its batch has the seed + k",
+            between=slerp_rows,
+            along=torch_source,
+        ),
+        Emulation(
+            "a1111-nv",
+            "A1111 with RNG: NV, bit for bit, and RNG: GPU on NVIDIA",
+            Philox,
+            between=slerp_rows,
+            along=Philox,
+        ),
         Emulation(
             "comfyui",
             "ComfyUI on NVIDIA: the start of a whole batch drawn at once on the CPU, the steps' noise on the GPU",
             later=Philox,
             together=True,
+            along=torch_source,
         ),
         Emulation(
             "comfyui-cpu",
             "ComfyUI with --cpu: the start of a whole batch drawn at once, the steps' noise from the seed + 1",
             later=partial(_shifted, torch_source, 1),
             together=True,
+            along=torch_source,
         ),
         Emulation("diffusers", "diffusers with one CPU generator for a whole batch", together=True),
         Emulation("diffusers-cuda", "diffusers with one CUDA generator for a whole batch", Philox, together=True),
@@ -82,11 +110,13 @@ EMULATIONS = {
         Emulation("invokeai-cuda", f"InvokeAI with rand_device cuda; {FLIPPED}", Philox, _flipped),
     )
 }
-"""Every emulation by name: ``EMULATIONS[name].build(seeds)``."""
+"""Every emulation by name: ``EMULATIONS[name].build(seeds)``. ComfyUI's samplers named ..._gpu draw paths by Philox."""
 
 
-def noise(name: str, seeds: Sequence[int], delta: int = 0) -> SeededNoise:
+def noise(
+    name: str, seeds: Sequence[int], delta: int = 0, levels: Schedule | None = None
+) -> SeededNoise | BrownianNoise:
     """The noise `name` for a batch; an unknown name is an error that lists the known ones."""
     if name not in EMULATIONS:
         raise MaquetteError(f"got the noise {name!r}, which does not exist; give one of {', '.join(EMULATIONS)}")
-    return EMULATIONS[name].build(seeds, delta)
+    return EMULATIONS[name].build(seeds, delta, levels)
