@@ -15,7 +15,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     from maquette.errors import MaquetteError
     from maquette.training import emoji
-    from maquette.training.recipe import train
+    from maquette.training.run import train
 
     try:
         emoji.catalogue()

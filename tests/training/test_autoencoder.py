@@ -13,7 +13,8 @@ from torch import Tensor
 
 from maquette.models.vae import VAESpec
 from maquette.training.autoencoder import AutoencoderRecipe, AutoencoderTask, Features, perceptual, to_signed
-from maquette.training.learner import NonFinite, OptimiserSpec
+from maquette.training.figures import NonFinite
+from maquette.training.learner import OptimiserSpec
 from maquette.training.scenes import Background, Scene, Thing
 from maquette.training.stream import Batch
 

@@ -12,7 +12,8 @@ from tiny import TEXTS
 from maquette.models.clip import CLIPImageSpec, CLIPTextSpec
 from maquette.text.tokenizer import CLIPTokenizer
 from maquette.training.clip import CLIP, HOTTEST, CLIPRecipe, CLIPTask, contrastive_loss
-from maquette.training.learner import NonFinite, OptimiserSpec
+from maquette.training.figures import NonFinite
+from maquette.training.learner import OptimiserSpec
 from maquette.training.stream import Batch
 
 TOKENIZER = CLIPTokenizer.train(TEXTS, 600, length=20)

@@ -11,10 +11,11 @@ from tiny import TEXTS, random_run
 from maquette.diffusion.objective import Objective
 from maquette.diffusion.prediction import PREDICTIONS
 from maquette.training.diffusion import DROP, NOISE, TIME, DiffusionRecipe, DiffusionTask, process_of
+from maquette.training.figures import NonFinite
 from maquette.training.latents import LatentBatch
-from maquette.training.learner import NonFinite, OptimiserSpec
+from maquette.training.learner import OptimiserSpec
 from maquette.training.loop import generator
-from maquette.training.recipe import Run
+from maquette.training.run import Run
 
 
 @pytest.fixture(scope="module")

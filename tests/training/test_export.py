@@ -17,7 +17,7 @@ from maquette.diffusion.process import Discrete
 from maquette.engine.open import INDEX
 from maquette.errors import MaquetteError
 from maquette.training.export import export
-from maquette.training.recipe import WEIGHTS, Run
+from maquette.training.run import WEIGHTS, Run
 from maquette.weights.safetensors_file import SafetensorsFile, write_safetensors
 
 PROMPTS = [TEXTS[0], TEXTS[2]]

@@ -142,8 +142,8 @@ def test_a_judge_of_another_catalogue_is_refused(tmp_path: Path, monkeypatch: py
 
 
 @contextmanager
-def in_this_process(stream: SceneStream, start: int, count: int) -> Iterator[Iterator[Batch]]:
-    """What `prefetched` yields, without the second process."""
+def in_this_process(stream: SceneStream, start: int, count: int, workers: int) -> Iterator[Iterator[Batch]]:
+    """What `prefetched` yields, without other processes."""
     yield (stream.batch(first, count) for first in itertools.count(start, count))
 
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from maquette.errors import MaquetteError
 from maquette.training import emoji, latents
 from maquette.training.autoencoder import to_signed
-from maquette.training.latents import LatentPool
+from maquette.training.latents import LatentBatch, LatentPool
 from maquette.training.stream import Batch, SceneStream
 
 SHAPE, SIZE, TOGETHER = (3, 4, 4), 22, 4
@@ -115,9 +115,15 @@ def test_a_disk_without_room_is_told_at_once(tmp_path: Path) -> None:
     assert not list(tmp_path.glob("*"))
 
 
+def learned(made: LatentPool, start: int, seed: int) -> Iterator[LatentBatch]:
+    """What the updates from `start` on are given, five latents each."""
+    epochs = made.epochs(seed)
+    return made.batches(epochs.batch(5 * step, 5) for step in itertools.count(start))
+
+
 def epoch(made: LatentPool, number: int, seed: int = 0) -> tuple[Tensor, list[str]]:
     count = SIZE // 5
-    found = [*itertools.islice(made.batches(number * count, 5, seed), count)]
+    found = [*itertools.islice(learned(made, number * count, seed), count)]
     return torch.cat([b.latents for b in found]), [text for b in found for text in b.captions]
 
 
@@ -140,11 +146,11 @@ def test_an_epoch_shows_each_latent_once_in_a_new_order_and_in_new_words(tmp_pat
 
 def test_batches_depend_on_seed_and_step_alone(tmp_path: Path) -> None:
     made = filled(tmp_path)
-    whole = [*itertools.islice(made.batches(0, 5, 1), 11)]
-    late = [*itertools.islice(pool(tmp_path).batches(6, 5, 1), 5)]
+    whole = [*itertools.islice(learned(made, 0, 1), 11)]
+    late = [*itertools.islice(learned(pool(tmp_path), 6, 1), 5)]
     for a, b in zip(whole[6:], late, strict=True):
         assert torch.equal(a.latents, b.latents) and a.captions == b.captions
-    assert not torch.equal(next(made.batches(0, 5, 2)).latents, whole[0].latents)
+    assert not torch.equal(next(learned(made, 0, 2)).latents, whole[0].latents)
 
 
 def test_captions_are_of_the_scene_whose_latent_is_shown(tmp_path: Path) -> None:
@@ -153,4 +159,4 @@ def test_captions_are_of_the_scene_whose_latent_is_shown(tmp_path: Path) -> None
         shown, captions = epoch(made, number)
         for latent, text in zip(shown, captions, strict=True):
             row = next(k for k, each in enumerate(rows(made)) if torch.equal(each, latent))
-            assert made._caption(row, number, 0) == text
+            assert made.epochs(0).caption(row, number) == text

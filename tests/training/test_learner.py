@@ -6,7 +6,8 @@ from torch import nn
 
 from maquette.errors import MaquetteError
 from maquette.nn.norm import GroupNorm
-from maquette.training.learner import Learner, NonFinite, OptimiserSpec
+from maquette.training.figures import NonFinite
+from maquette.training.learner import Learner, OptimiserSpec
 
 PLAIN = OptimiserSpec(rate=3e-3, warmup=0, decay=0.0, clip=1e9, weight_decay=0.1)
 

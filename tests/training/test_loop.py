@@ -13,8 +13,8 @@ from torch import Tensor
 from maquette.errors import MaquetteError
 from maquette.training import loop as module
 from maquette.training.checkpoint import newest
-from maquette.training.learner import NonFinite
-from maquette.training.loop import Loop, finite, generator
+from maquette.training.figures import NonFinite, finite
+from maquette.training.loop import Loop, TimeIsUp, generator
 
 
 class Walk:
@@ -117,6 +117,17 @@ def test_saves_follow_the_clock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(Loop, "_save", lambda self, step: saved.append(step))
     Loop(task, tmp_path, 23, 100, silent(), 45.0).run(0, itertools.count())
     assert saved == [5, 10, 15, 20, 23]
+
+
+def test_at_its_time_it_saves_and_goes_on_later(unbroken: Walk, tmp_path: Path, monkeypatch) -> None:
+    task = Walk()
+    with monkeypatch.context() as patch:
+        patch.setattr(module.time, "monotonic", lambda: 10.0 * len(task.seen))
+        with pytest.raises(TimeIsUp, match="walk: the time is up; --resume goes on from step 13"):
+            Loop(task, tmp_path, 60, 20, silent(), 1000.0, deadline=125.0).run(0, itertools.count())
+    last = Walk()
+    walk(tmp_path, last)
+    assert last.seen == [*range(13, 60)] and torch.equal(last.place, unbroken.place)
 
 
 def test_nan_stops_with_the_last_good_checkpoint(tmp_path: Path) -> None:

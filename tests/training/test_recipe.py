@@ -12,15 +12,17 @@ from tiny import STEPS, random_run, silent, write_recipe
 import maquette
 from maquette.cli.main import run as command
 from maquette.errors import MaquetteError
-from maquette.training import recipe as module
+from maquette.training import run as module
 from maquette.training.checkpoint import newest
 from maquette.training.export import export
-from maquette.training.recipe import STAGES, WEIGHTS, Recipe, Run, train
+from maquette.training.judge import JudgeRecipe
+from maquette.training.recipe import Recipe, read_recipe
+from maquette.training.run import STAGES, WEIGHTS, Run, train
 from maquette.weights.safetensors_file import SafetensorsFile
 
 
 def test_all_stages_leave_what_the_next_one_needs(trained: Path) -> None:
-    assert sorted(path.name for path in trained.iterdir()) == sorted([*STAGES, "latents", "recipe.toml"])
+    assert sorted(path.name for path in trained.iterdir()) == sorted([*STAGES, ".lock", "latents", "recipe.toml"])
     for stage, steps in STEPS.items():
         found, complaints = newest(trained / stage / "checkpoints")
         assert found is not None and found.step == steps and complaints == []
@@ -166,6 +168,40 @@ def test_a_wrong_recipe_is_one_clear_line(right: str, wrong: str, complaint: str
     assert not (tmp_path / "run").exists()
 
 
+def test_stopped_at_its_time_and_resumed_by_more_processes_it_is_the_unbroken_run(
+    trained: Path, tmp_path: Path
+) -> None:
+    recipe, folder = write_recipe(tmp_path / "tiny.toml", precision="bfloat16"), tmp_path / "run"
+    shutil.copytree(trained, folder)
+    shutil.rmtree(folder / "clip")
+    console = silent()
+    train(recipe, folder=folder, stage="clip", resume=True, minutes=0, console=console)
+    assert "clip: the time is up; --resume goes on from step 1" in console.file.getvalue()
+    assert not (folder / "clip" / WEIGHTS).exists()
+    recipe.write_text("workers = 2\n" + recipe.read_text())
+    train(recipe, folder=folder, stage="clip", resume=True, console=console)
+    again, first = (SafetensorsFile(each / "clip" / WEIGHTS) for each in (folder, trained))
+    assert all(torch.equal(again[name], first[name]) for name in first)
+
+
+def test_what_a_gpu_makes_of_nothing_can_be_gone_on_with() -> None:
+    folder = Path(__file__).parents[2] / "recipes"
+    mini, fast = (Recipe.read(folder / name) for name in ("mini.toml", "mini-gpu.toml"))
+    assert mini.shapes == fast.shapes and fast.begin is None
+
+
+def test_a_judge_is_trained_by_a_recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: dict[str, Any] = {}
+    monkeypatch.setattr(module, "train_judge", lambda *places, **others: told.update(others, places=places))
+    path = tmp_path / "judge.toml"
+    path.write_text('name = "judge"\nseed = 7\ndevice = "cpu"\nworkers = 3\n[judge]\nsteps = 5\n')
+    train(path, folder=tmp_path / "run", console=silent())
+    assert told["places"] == (tmp_path / "run/judge", JudgeRecipe(steps=5)) and told["out"] == tmp_path / "run/trained"
+    assert (told["seed"], told["workers"], told["device"]) == (7, 3, torch.device("cpu"))
+    with pytest.raises(MaquetteError, match="unknown stage 'clip': use one of none, with this recipe"):
+        train(path, folder=tmp_path / "run", stage="clip", console=silent())
+
+
 def test_a_file_that_is_no_recipe_is_told(tmp_path: Path) -> None:
     with pytest.raises(MaquetteError, match="no such recipe; those of the project are in recipes/"):
         Recipe.read(tmp_path / "nothing.toml")
@@ -193,7 +229,7 @@ def test_a_folder_without_a_run_is_told(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("path", sorted(Path(__file__).parents[2].glob("recipes/*.toml")), ids=lambda path: path.name)
 def test_the_projects_recipes_are_right(path: Path) -> None:
-    assert Recipe.read(path).name == path.stem
+    assert read_recipe(path).name == path.stem
 
 
 def test_nan_names_the_last_good_checkpoint(tmp_path: Path, trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:

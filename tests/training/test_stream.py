@@ -1,6 +1,7 @@
 """The stream of examples: the same item whatever the batch, in this process or another, and no process left behind."""
 
 import multiprocessing
+import os
 import subprocess
 import sys
 
@@ -9,7 +10,7 @@ import pytest
 
 from maquette.errors import MaquetteError
 from maquette.training import drawing, emoji
-from maquette.training.stream import SceneStream, prefetched
+from maquette.training.stream import SceneStream, prefetched, processors
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -37,9 +38,10 @@ def test_batches_hold_both_languages_and_what_the_scenes_draw() -> None:
     assert all(np.array_equal(p, drawing.draw(s)) for p, s in zip(batch.pictures, batch.scenes, strict=True))
 
 
-def test_the_background_process_gives_the_same_batches_in_order_and_ends() -> None:
+@pytest.mark.parametrize("workers", [1, 3])
+def test_background_processes_give_the_same_batches_in_order_and_end(workers: int) -> None:
     stream = SceneStream(seed=2)
-    with prefetched(stream, start=6, count=3, ahead=2) as batches:
+    with prefetched(stream, start=6, count=3, workers=workers, ahead=2) as batches:
         drawn = [next(batches) for _ in range(4)]
     assert multiprocessing.active_children() == []
     assert [batch.start for batch in drawn] == [6, 9, 12, 15]
@@ -56,13 +58,24 @@ def test_an_error_in_the_background_is_raised_here() -> None:
 
 
 def test_a_killed_background_process_is_noticed() -> None:
-    with prefetched(SceneStream(seed=2), 0, 2, ahead=1) as batches:
+    with prefetched(SceneStream(seed=2), 0, 2, workers=2, ahead=1) as batches:
         next(batches)
-        for worker in multiprocessing.active_children():
-            worker.kill()
+        multiprocessing.active_children()[-1].kill()
         with pytest.raises(MaquetteError, match="killed"):
             for _ in range(50):
                 next(batches)
+
+
+def test_scenes_travel_only_where_they_are_asked_for() -> None:
+    whole, light = (SceneStream(2, scenes=scenes).batch(3, 2) for scenes in (True, False))
+    assert light.scenes == [] and len(whole.scenes) == 2
+    assert light.captions == whole.captions and np.array_equal(light.pictures, whole.pictures)
+
+
+def test_two_cores_draw_with_one_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    for cores, expected in ((1, 1), (2, 1), (16, 15), (64, 16)):
+        monkeypatch.setattr(os, "sched_getaffinity", lambda process, cores=cores: range(cores), raising=False)
+        assert processors() == expected
 
 
 def test_drawing_never_imports_torch() -> None:

@@ -12,7 +12,8 @@ from maquette.models.unet import UNet
 from maquette.models.vae import VAE
 from maquette.text.tokenizer import CLIPTokenizer
 from maquette.training.clip import CLIP
-from maquette.training.recipe import WEIGHTS, Recipe, Run
+from maquette.training.recipe import Recipe
+from maquette.training.run import WEIGHTS, Run
 from maquette.weights.safetensors_file import write_safetensors
 
 RECIPE = """

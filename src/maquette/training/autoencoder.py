@@ -4,7 +4,7 @@ Reconstruction (L1 + L2), a slight KL penalty, and from a given step on a percep
 CLIP's image tower and a patch critic with a hinge loss, weighted by the ratio of the gradients at the last layer.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -16,8 +16,9 @@ from torch import Tensor
 
 from maquette.models.critic import Critic, CriticSpec
 from maquette.models.vae import VAE, VAESpec
-from maquette.training.learner import Learner, OptimiserSpec, Precision
-from maquette.training.loop import finite, generator
+from maquette.training.figures import Figures, figure, finite
+from maquette.training.learner import CPU, Learner, OptimiserSpec, Precision
+from maquette.training.loop import generator
 from maquette.training.scenes import EXTENT
 from maquette.training.sheet import write_sheet
 from maquette.training.stream import Batch
@@ -42,7 +43,7 @@ class AutoencoderRecipe(BaseModel):
     critic: OptimiserSpec = OptimiserSpec(rate=2e-4, betas=(0.5, 0.9), weight_decay=0.0)
     crops: int = Field(0, ge=0, description="On odd steps, so many crops around objects instead of whole pictures.")
     crop: int = Field(64, gt=0, le=EXTENT, description="Side of the crops.")
-    compile: bool = False
+    compile: bool = Field(False, description="On CUDA alone.")
 
     @property
     def drawn(self) -> int:
@@ -56,27 +57,34 @@ class AutoencoderTask:
     name = "autoencoder"
 
     def __init__(
-        self, recipe: AutoencoderRecipe, spec: VAESpec, seed: int, precision: Precision, features: Features | None
+        self,
+        recipe: AutoencoderRecipe,
+        spec: VAESpec,
+        seed: int,
+        precision: Precision,
+        features: Features | None,
+        device: torch.device = CPU,
     ) -> None:
         torch.manual_seed(seed)
-        self.recipe, self.seed, self.features = recipe, seed, features
+        self.recipe, self.seed, self.features, self.device = recipe, seed, features, device
         self.vae = VAE(spec)
-        self.learner = Learner(self.vae, recipe.optimiser, recipe.steps, precision)
+        self.learner = Learner(self.vae, recipe.optimiser, recipe.steps, precision, device)
         self.critic = Critic(CriticSpec(width=32))
-        self.critic_learner = Learner(self.critic, recipe.critic, recipe.steps, precision)
+        self.critic_learner = Learner(self.critic, recipe.critic, recipe.steps, precision, device)
         self.encode, self.decode = self.vae.encode, self.vae.decode
-        if recipe.compile:
+        if recipe.compile and device.type == "cuda":
             self.encode, self.decode = torch.compile(self.encode), torch.compile(self.decode)
         self.shown: Tensor | None = None
 
-    def update(self, step: int, batch: Batch) -> Mapping[str, float]:
-        x = to_signed(self._view(step, batch))
+    def update(self, step: int, batch: Batch) -> Figures:
+        x = to_signed(self._view(step, batch), self.device)
         frozen = self.recipe.freeze_encoder_from is not None and step >= self.recipe.freeze_encoder_from
         if step == self.recipe.freeze_encoder_from:
             self.learner.settle()
         channels, factor = self.vae.spec.channels, self.vae.spec.factor
         shape = (len(x), channels, x.shape[2] // factor, x.shape[3] // factor)
-        noise = torch.randn(shape, generator=generator(self.seed, step)).to(self.vae.encoder.dtype)
+        noise = torch.randn(shape, generator=generator(self.seed, step))
+        noise = noise.to(self.device, self.vae.encoder.dtype, non_blocking=True)
         with torch.set_grad_enabled(not frozen):
             posterior = self.encode(x)
         decoded = self.decode(posterior.sample(noise))
@@ -84,7 +92,7 @@ class AutoencoderTask:
         l1, l2 = error.abs().mean(), error.square().mean()
         kl = posterior.kl().mean() / x[0].numel()
         loss = l1 + l2 + self.recipe.kl * kl
-        figures = {"psnr": float(10 * torch.log10(4 / error.detach().square().mean((1, 2, 3))).mean())}
+        figures = {"psnr": figure(10 * torch.log10(4 / error.detach().square().mean((1, 2, 3))).mean())}
         if step >= self.recipe.refine_from:
             loss = loss + self._refinement(x, decoded, l1 + l2, figures)
         figures = {"loss": finite(loss, "loss", step), **figures}
@@ -113,15 +121,17 @@ class AutoencoderTask:
             crops.append(picture[y : y + side, x : x + side])
         return np.stack(crops)
 
-    def _refinement(self, x: Tensor, decoded: Tensor, reconstruction: Tensor, figures: dict[str, float]) -> Tensor:
+    def _refinement(
+        self, x: Tensor, decoded: Tensor, reconstruction: Tensor, figures: dict[str, float | Tensor]
+    ) -> Tensor:
         """The perceptual loss, and the adversarial one scaled to its share of the last layer's gradient."""
-        total = torch.zeros(())
+        total = torch.zeros((), device=x.device)
         if self.recipe.perceptual and self.features is not None:
             with torch.no_grad():
                 wanted = self.features(x)
             distances = [perceptual(a, b) for a, b in zip(self.features(decoded), wanted, strict=True)]
             perceived = torch.stack(distances).mean()
-            figures["perceptual"] = float(perceived.detach())
+            figures["perceptual"] = figure(perceived)
             total = total + self.recipe.perceptual * perceived
         if self.recipe.adversarial:
             fooled = -self.critic(decoded).float().mean()
@@ -132,7 +142,7 @@ class AutoencoderTask:
             total = total + self.recipe.adversarial * ratio.clamp(0, 1e4) * fooled
         return total
 
-    def _update_critic(self, step: int, x: Tensor, decoded: Tensor) -> float:
+    def _update_critic(self, step: int, x: Tensor, decoded: Tensor) -> float | Tensor:
         """The hinge loss (Lim & Ye 2017): drawn patches above 1, reconstructed ones below -1."""
         self.critic.zero_grad(set_to_none=True)
         loss = 0.5 * (F.relu(1 - self.critic(x).float()).mean() + F.relu(1 + self.critic(decoded).float()).mean())
@@ -152,9 +162,9 @@ class AutoencoderTask:
             write_sheet(self.shown, folder / f"{step:08d}.png", columns=8)
 
 
-def to_signed(pictures: object) -> Tensor:
-    """uint8 (B, H, W, 3) -> float32 (B, 3, H, W) in [-1, 1], channels-last."""
-    x = torch.as_tensor(pictures).permute(0, 3, 1, 2)
+def to_signed(pictures: object, device: torch.device = CPU) -> Tensor:
+    """uint8 (B, H, W, 3) -> float32 (B, 3, H, W) in [-1, 1], channels-last, on the device."""
+    x = torch.as_tensor(pictures).to(device, non_blocking=True).permute(0, 3, 1, 2)
     return (x.float() / 127.5 - 1.0).contiguous(memory_format=torch.channels_last)
 
 

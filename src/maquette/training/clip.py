@@ -3,7 +3,6 @@
 The loss is the symmetric cross-entropy over the n x n matrix of similarities; the temperature is learned.
 """
 
-from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -14,8 +13,8 @@ from torch import Tensor, nn
 from maquette.models.clip import CLIPImage, CLIPImageSpec, CLIPText, CLIPTextSpec
 from maquette.text.tokenizer import CLIPTokenizer
 from maquette.training.autoencoder import to_signed
-from maquette.training.learner import Learner, OptimiserSpec, Precision
-from maquette.training.loop import finite
+from maquette.training.figures import Figures, figure, finite
+from maquette.training.learner import CPU, Learner, OptimiserSpec, Precision
 from maquette.training.stream import Batch
 
 HOTTEST = 100.0  # the largest inverse temperature (Radford et al. 2021, section 2.4)
@@ -29,7 +28,7 @@ class CLIPRecipe(BaseModel):
     steps: int = Field(gt=0)
     batch: int = Field(128, gt=1)
     optimiser: OptimiserSpec = OptimiserSpec(rate=1e-3, betas=(0.9, 0.98), weight_decay=0.1)
-    compile: bool = False
+    compile: bool = Field(False, description="On CUDA alone.")
 
 
 class CLIP(nn.Module):
@@ -69,23 +68,24 @@ class CLIPTask:
         tokenizer: CLIPTokenizer,
         seed: int,
         precision: Precision,
+        device: torch.device = CPU,
     ) -> None:
         torch.manual_seed(seed)
-        self.tokenizer = tokenizer
+        self.tokenizer, self.device = tokenizer, device
         self.clip = CLIP(text, image)
-        self.learner = Learner(self.clip, recipe.optimiser, recipe.steps, precision)
-        self.forward = torch.compile(self.clip) if recipe.compile else self.clip
+        self.learner = Learner(self.clip, recipe.optimiser, recipe.steps, precision, device)
+        self.forward = torch.compile(self.clip) if recipe.compile and device.type == "cuda" else self.clip
         self.shown = ""
 
-    def update(self, step: int, batch: Batch) -> Mapping[str, float]:
-        ids = torch.tensor(self.tokenizer(batch.captions))
-        similarities = self.forward(ids, to_signed(batch.pictures))
+    def update(self, step: int, batch: Batch) -> Figures:
+        ids = torch.tensor(self.tokenizer(batch.captions)).to(self.device, non_blocking=True)
+        similarities = self.forward(ids, to_signed(batch.pictures, self.device))
         loss = contrastive_loss(similarities)
         figures = {"loss": finite(loss, "loss", step)}
         loss.backward()
         self.learner.update(step)
         found = similarities.detach().argmax(dim=1)
-        figures["retrieval"] = float((found == torch.arange(len(found))).float().mean())
+        figures["retrieval"] = figure((found == torch.arange(len(found), device=self.device)).float().mean())
         if step % 100 == 0:
             pairs = list(zip(batch.captions, found.tolist(), strict=True))[:16]
             self.shown = "\n".join(f"{text}  ->  {batch.captions[index]}" for text, index in pairs)

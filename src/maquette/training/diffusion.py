@@ -4,7 +4,6 @@ Captions are dropped with a small probability, so that one network learns both h
 (Ho & Salimans 2022); a moving average of the weights is what paints.
 """
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal, Self
 
@@ -25,9 +24,10 @@ from maquette.models.clip import CLIPText
 from maquette.models.unet import UNet, UNetSpec
 from maquette.models.vae import VAE
 from maquette.text.tokenizer import CLIPTokenizer
+from maquette.training.figures import Figures, finite
 from maquette.training.latents import LatentBatch
-from maquette.training.learner import Learner, OptimiserSpec, Precision
-from maquette.training.loop import finite, generator
+from maquette.training.learner import CPU, Learner, OptimiserSpec, Precision
+from maquette.training.loop import generator
 from maquette.training.scenes import EXTENT
 from maquette.training.sheet import write_sheet
 
@@ -67,6 +67,7 @@ class DiffusionRecipe(BaseModel):
     snr_cap: float | None = Field(
         5.0, gt=1, description="Cap of the weight SNR + 1 on the error in x0; None: plain squares."
     )
+    compile: bool = Field(False, description="On CUDA alone.")
     drop: float = Field(0.1, ge=0, le=1, description="Share of captions replaced by the empty one.")
 
     @model_validator(mode="after")
@@ -99,24 +100,26 @@ class DiffusionTask:
         tokenizer: CLIPTokenizer,
         vae: VAE,
         scale: float,
+        device: torch.device = CPU,
     ) -> None:
         torch.manual_seed(seed)
-        self.recipe, self.seed = recipe, seed
+        self.recipe, self.seed, self.device = recipe, seed, device
         self.text, self.tokenizer, self.vae, self.scale = text, tokenizer, vae, scale
         self.unet = UNet(spec)
-        self.learner = Learner(self.unet, recipe.optimiser, recipe.steps, precision)
+        self.learner = Learner(self.unet, recipe.optimiser, recipe.steps, precision, device)
+        self.network = torch.compile(self.unet) if recipe.compile and device.type == "cuda" else self.unet
         self.process = process_of(recipe)
         self.prediction = PREDICTIONS[recipe.prediction]
         weight = None if recipe.snr_cap is None else capped_snr(recipe.snr_cap)
         self.objective = Objective(process=self.process, prediction=self.prediction, density=stratified, weight=weight)
 
-    def update(self, step: int, batch: LatentBatch) -> Mapping[str, float]:
-        x0 = batch.latents * self.scale
-        noise = torch.randn(x0.shape, generator=generator(self.seed, step, NOISE))
+    def update(self, step: int, batch: LatentBatch) -> Figures:
+        x0 = batch.latents.to(self.device, non_blocking=True) * self.scale
+        noise = torch.randn(x0.shape, generator=generator(self.seed, step, NOISE)).to(self.device, non_blocking=True)
         t = self.objective.draw_times(len(x0), generator(self.seed, step, TIME))
         dropped = torch.rand(len(x0), generator=generator(self.seed, step, DROP)) < self.recipe.drop
         words = ["" if drop else caption for caption, drop in zip(batch.captions, dropped.tolist(), strict=True)]
-        losses = self.objective.losses(self.unet, x0, self.condition(words), t, noise)
+        losses = self.objective.losses(self.network, x0, self.condition(words), t, noise)
         loss = losses.mean()
         figures = {"loss": finite(loss, "loss", step)}
         loss.backward()
@@ -129,7 +132,8 @@ class DiffusionTask:
     @torch.no_grad()
     def condition(self, captions: list[str]) -> Conditioning:
         """What the network is told: CLIP's last states after the final norm, as in SD 1."""
-        return Conditioning(tokens=self.text(torch.tensor(self.tokenizer(captions))).last)
+        ids = torch.tensor(self.tokenizer(captions))
+        return Conditioning(tokens=self.text(ids.to(self.device, non_blocking=True)).last)
 
     def state(self) -> dict[str, Tensor]:
         return self.learner.state("unet")
@@ -145,6 +149,6 @@ class DiffusionTask:
             side = EXTENT // self.vae.spec.factor
             shape, noise = (self.unet.spec.out_channels, side, side), SeededNoise(range(len(SHOWN)))
             guided, levels = cfg(Pair(ask, told, untold), 5.0), schedule("trailing", self.process, 16)
-            for painted in walk(sampler("dpmpp_2m"), guided, levels, noise, shape):
+            for painted in walk(sampler("dpmpp_2m"), guided, levels, noise, shape, self.device):
                 x = painted.x
             write_sheet(self.vae.decode(x / self.scale), folder / f"{step:08d}.png", columns=8)

@@ -19,7 +19,7 @@ from maquette.engine.scheduler import ddim_config
 from maquette.errors import MaquetteError
 from maquette.models import clip_config, unet_config, vae_config
 from maquette.models.vae_config import VAEConfig
-from maquette.training.recipe import Run
+from maquette.training.run import Run
 from maquette.training.scenes import EXTENT
 from maquette.weights.view import InMemory
 

@@ -5,6 +5,7 @@ emoji that covers most of it, that emoji's recolouring, and for the whole pictur
 """
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -26,8 +27,9 @@ from maquette.training.autoencoder import to_signed
 from maquette.training.checkpoint import digest
 from maquette.training.degradation import degrade
 from maquette.training.emoji import catalogue, fingerprint
-from maquette.training.learner import Learner, OptimiserSpec, Precision
-from maquette.training.loop import Loop, finite, generator
+from maquette.training.figures import Figures, figure, finite
+from maquette.training.learner import CPU, Learner, OptimiserSpec, Precision
+from maquette.training.loop import SAVE_EVERY, Loop, generator
 from maquette.training.scenes import Background, Scene
 from maquette.training.stream import Batch, SceneStream, prefetched
 from maquette.training.words import BACKGROUNDS, RECOLOURS
@@ -102,35 +104,39 @@ class JudgeTask:
 
     name = "judge"
 
-    def __init__(self, recipe: JudgeRecipe, spec: JudgeSpec, seed: int, precision: Precision) -> None:
+    def __init__(
+        self, recipe: JudgeRecipe, spec: JudgeSpec, seed: int, precision: Precision, device: torch.device = CPU
+    ) -> None:
         torch.manual_seed(seed)
-        self.recipe, self.seed = recipe, seed
+        self.recipe, self.seed, self.device = recipe, seed, device
         self.judge = Judge(spec)
-        self.learner = Learner(self.judge, recipe.optimiser, recipe.steps, precision)
-        self.shown = ""
+        self.learner = Learner(self.judge, recipe.optimiser, recipe.steps, precision, device)
+        self.shown: Figures = {}
 
-    def update(self, step: int, batch: Batch) -> Mapping[str, float]:
+    def update(self, step: int, batch: Batch) -> Figures:
         assert batch.maps is not None
         wanted = labels(batch.scenes, batch.maps)
-        x = degrade(to_signed(batch.pictures), generator(self.seed, step, DAMAGE))
+        x = degrade(to_signed(batch.pictures, self.device), generator(self.seed, step, DAMAGE))
         cells = self.judge.look(x)
-        rows = cells.permute(0, 2, 3, 1)
-        counted = self._counted(step, wanted.emoji > 0)
-        rows, told = rows[counted], wanted.emoji[counted]
-        emoji, things = self.judge.emoji(rows).float(), told > 0
+        chosen = self._counted(step, wanted.emoji > 0).flatten().nonzero().flatten()  # on the CPU, which knows at once
+        things = (wanted.emoji.flatten()[chosen] > 0).nonzero().flatten()
+        wanted = Labels(*(label.to(self.device, non_blocking=True) for label in wanted))
+        chosen, things = chosen.to(self.device), things.to(self.device)
+        rows, told = cells.permute(0, 2, 3, 1).flatten(0, 2)[chosen], wanted.emoji.flatten()[chosen]
+        emoji = self.judge.emoji(rows).float()
         recolour = self.judge.recolour(rows[things]).float()
         backdrop = [logits.float() for logits in self.judge.backdrop(x, cells)]
         names = zip(backdrop, wanted.backdrop.unbind(1), strict=True)
         loss = F.cross_entropy(emoji, told)
-        loss = loss + self.recipe.recolour * F.cross_entropy(recolour, wanted.recolour[counted][things])
+        loss = loss + self.recipe.recolour * F.cross_entropy(recolour, wanted.recolour.flatten()[chosen][things])
         loss = loss + self.recipe.background * torch.stack([F.cross_entropy(*pair) for pair in names]).sum()
         figures = {"loss": finite(loss, "loss", step)}
         loss.backward()
         self.learner.update(step)
-        figures["object"] = float((emoji.detach().argmax(1) == told)[things].float().mean())
+        figures["object"] = figure((emoji.argmax(1) == told)[things].float().mean())
         right = torch.stack([logits.argmax(1) for logits in backdrop], 1) == wanted.backdrop
-        figures["background"] = float(right.all(1).float().mean())
-        self.shown = json.dumps(figures)
+        figures["background"] = figure(right.all(1).float().mean())
+        self.shown = figures
         return figures
 
     def _counted(self, step: int, things: Tensor) -> Tensor:
@@ -149,7 +155,9 @@ class JudgeTask:
 
     def show(self, step: int, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / f"{step:08d}.json").write_text(self.shown + "\n", "utf-8")
+        (folder / f"{step:08d}.json").write_text(
+            json.dumps({name: float(value) for name, value in self.shown.items()}) + "\n"
+        )
 
 
 def train_judge(
@@ -161,18 +169,24 @@ def train_judge(
     seed: int = STREAM,
     precision: Precision = "bfloat16",
     console: Console | None = None,
+    device: torch.device = CPU,
+    workers: int = 1,
+    deadline: float = math.inf,
+    save_every: float = SAVE_EVERY,
 ) -> Judge:
     """Train the judge in `folder`, going on from its newest checkpoint if there is one, and save it in `out`.
 
-    `begin` is a saved judge to start from.
+    `begin` is a saved judge to start from; `workers` processes draw. At the deadline, on the monotonic clock, it saves
+    and raises TimeIsUp.
     """
     recipe = recipe or JudgeRecipe()
-    task = JudgeTask(recipe, judge_spec(), seed, precision)
+    task = JudgeTask(recipe, judge_spec(), seed, precision, device)
     if begin is not None:
         task.learner.begin(load_judge(begin).state_dict())
-    loop = Loop(task, folder, recipe.steps, recipe.steps, console or Console(stderr=True))
+    console = console or Console(stderr=True)
+    loop = Loop(task, folder, recipe.steps, recipe.steps, console, save_every, deadline)
     start = loop.resume()
-    with prefetched(SceneStream(seed, maps=True), start * recipe.batch, recipe.batch) as batches:
+    with prefetched(SceneStream(seed, maps=True), start * recipe.batch, recipe.batch, workers=workers) as batches:
         loop.run(start, batches)
     save_judge(out, task.judge.spec, task.learner.best(), {"seed": seed, **recipe.model_dump()})
     return load_judge(out)

@@ -5,7 +5,9 @@ import math
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -23,6 +25,39 @@ SAVE_EVERY = 4096  # latents
 
 Encode = Callable[[Tensor], Tensor]
 """Pictures (B, 3, H, W) in [-1, 1] -> unscaled latents (B, C, h, w)."""
+
+
+class Choice(NamedTuple):
+    """Which latents an update learns from, and what is said of them."""
+
+    rows: list[int]
+    captions: list[str]
+
+
+@dataclass(frozen=True)
+class Epochs:
+    """The choices of all updates: every epoch goes through the `size` latents in a new order and in new words."""
+
+    stream: SceneStream
+    size: int
+    seed: int
+
+    def batch(self, start: int, count: int) -> Choice:
+        """The choice of update start / count, of `count` latents."""
+        epoch, place = divmod(start // count, self.size // count)
+        rows = _order(self.size, self.seed, epoch)[place * count :][:count].tolist()
+        return Choice(rows, [self.caption(row, epoch) for row in rows])
+
+    def caption(self, row: int, epoch: int) -> str:
+        """What is said of the scene behind a latent in an epoch."""
+        scene, _ = self.stream.item(row)
+        rng = np.random.default_rng((self.seed, epoch, row))
+        return caption(scene, rng, "zh" if rng.random() < 0.5 else "en")
+
+
+@lru_cache(maxsize=2)
+def _order(size: int, seed: int, epoch: int) -> Tensor:
+    return torch.randperm(size, generator=generator(seed, epoch, ORDER))
 
 
 @dataclass(frozen=True)
@@ -78,7 +113,7 @@ class LatentPool:
             assert batch.start == self.filled
             with torch.no_grad():
                 latents = encode(to_signed(batch.pictures))
-            self._data[batch.start : end] = latents.float().numpy()[: end - batch.start]
+            self._data[batch.start : end] = latents.float().cpu().numpy()[: end - batch.start]
             self.filled = end
             if end == self.size or end // SAVE_EVERY != batch.start // SAVE_EVERY:
                 self._save()
@@ -95,24 +130,14 @@ class LatentPool:
         sample = np.asarray(self._data[: min(self.size, 4096)], dtype=np.float64)
         return float(1.0 / sample.std())
 
-    def batches(self, start: int, count: int, seed: int) -> Iterator[LatentBatch]:
-        """Endless batches from update `start` on: every epoch in a new order and in new words."""
-        per_epoch, step = self.size // count, start
-        epoch, order = -1, torch.empty(0)
-        while True:
-            if step // per_epoch != epoch:
-                epoch = step // per_epoch
-                order = torch.randperm(self.size, generator=generator(seed, epoch, ORDER))
-            place = step % per_epoch * count
-            rows = order[place : place + count].tolist()
-            captions = [self._caption(row, epoch, seed) for row in rows]
-            yield LatentBatch(torch.from_numpy(self._data[rows].astype(np.float32)), captions)
-            step += 1
+    def epochs(self, seed: int) -> Epochs:
+        """In which order, and in what words, the latents are learned from."""
+        return Epochs(self.stream, self.size, seed)
 
-    def _caption(self, row: int, epoch: int, seed: int) -> str:
-        scene, _ = self.stream.item(row)
-        rng = np.random.default_rng((seed, epoch, row))
-        return caption(scene, rng, "zh" if rng.random() < 0.5 else "en")
+    def batches(self, choices: Iterator[Choice]) -> Iterator[LatentBatch]:
+        """The latents of choices."""
+        for rows, captions in choices:
+            yield LatentBatch(torch.from_numpy(self._data[rows].astype(np.float32)), captions)
 
 
 def _reserve(path: Path, length: int) -> None:

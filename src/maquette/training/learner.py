@@ -14,8 +14,10 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
 from maquette.errors import MaquetteError
+from maquette.training.figures import NonFinite, figure
 
 Precision = Literal["float32", "bfloat16"]
+CPU = torch.device("cpu")
 Beta = Annotated[float, Field(ge=0, lt=1)]
 
 
@@ -39,10 +41,6 @@ class OptimiserSpec(BaseModel):
         return self.rate * rise * max(0.0, fall)
 
 
-class NonFinite(MaquetteError):
-    """A loss or gradient became NaN or infinite."""
-
-
 @dataclass
 class Learner:
     """A network, its masters and its optimiser's state, all addressed by parameter name."""
@@ -51,15 +49,17 @@ class Learner:
     spec: OptimiserSpec
     steps: int
     precision: Precision = "bfloat16"
+    device: torch.device = CPU
 
     def __post_init__(self) -> None:
+        # The layout comes first: masters, gradients and moments of one layout are updated in one pass each.
+        self.network.to(device=self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.names = [name for name, _ in self.network.named_parameters()]
         self.masters = [p.detach().float().clone() for p in self.network.parameters()]
         self.first = [torch.zeros_like(m) for m in self.masters]
         self.second = [torch.zeros_like(m) for m in self.masters]
         self.average = [m.clone() for m in self.masters] if self.spec.ema is not None else None
         self.network.to(dtype=torch.bfloat16 if self.precision == "bfloat16" else torch.float32)
-        self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._publish()
 
     @torch.no_grad()
@@ -102,18 +102,16 @@ class Learner:
             self._publish()
 
     @torch.no_grad()
-    def update(self, step: int) -> float:
+    def update(self, step: int) -> float | Tensor:
         """One AdamW update from the gradients in the network, which are cleared; the gradient's norm.
 
-        Parameters that got no gradient stay as they are.
+        Parameters that got no gradient stay as they are. On the CPU the norm is a number, and NonFinite is raised
+        before any weight is harmed; an accelerator is not waited for, and weights become NaN with the norm.
         """
         parameters = list(self.network.parameters())
         live = [i for i, p in enumerate(parameters) if p.grad is not None]
         gradients = [parameters[i].grad.float() for i in live]  # type: ignore[union-attr]
-        norm = float(torch.nn.utils.get_total_norm(gradients))
-        if not norm < float("inf"):
-            raise NonFinite(f"the gradient's norm became {norm} at step {step}")
-        torch._foreach_mul_(gradients, min(1.0, self.spec.clip / (norm + 1e-12)))
+        norm = self._clip(gradients, step)
         self._adamw(gradients, live, step)
         if self.average is not None and self.spec.ema is not None:
             decay = min(self.spec.ema, (1 + step) / (10 + step))
@@ -121,6 +119,18 @@ class Learner:
         self.network.zero_grad(set_to_none=True)
         self._publish()
         return norm
+
+    def _clip(self, gradients: list[Tensor], step: int) -> float | Tensor:
+        """Scale the gradients down to the largest norm; their norm before."""
+        norm = torch.nn.utils.get_total_norm(gradients)
+        number = figure(norm)
+        if isinstance(number, Tensor):
+            torch._foreach_mul_(gradients, (self.spec.clip / (norm + 1e-12)).clamp(max=1.0))
+            return number
+        if not number < float("inf"):
+            raise NonFinite(f"the gradient's norm became {number} at step {step}")
+        torch._foreach_mul_(gradients, min(1.0, self.spec.clip / (number + 1e-12)))
+        return number
 
     def _adamw(self, gradients: list[Tensor], live: list[int], step: int) -> None:
         beta1, beta2 = self.spec.betas

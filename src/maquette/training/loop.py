@@ -19,7 +19,7 @@ from torch import Tensor
 
 from maquette.errors import MaquetteError
 from maquette.training.checkpoint import Checkpoint, newest, save
-from maquette.training.learner import NonFinite
+from maquette.training.figures import Figures, NonFinite, numbers
 from maquette.weights.atomic_file import replacing
 
 SAVE_EVERY = 45.0  # seconds: a killed run loses less than a minute
@@ -29,13 +29,17 @@ LOGGED = re.compile(r'\{"step": (\d+), [^{}]*\}\n\Z')  # a whole line of the log
 Batch = TypeVar("Batch", contravariant=True)
 
 
+class TimeIsUp(Exception):
+    """A run was stopped at its time; it goes on from the checkpoint that was written."""
+
+
 class Task(Protocol[Batch]):
     """One stage of training, on batches of its own kind."""
 
     name: str
 
-    def update(self, step: int, batch: Batch) -> Mapping[str, float]:
-        """Do update `step` (from 0); what to show of it. Raises NonFinite before any weight is harmed."""
+    def update(self, step: int, batch: Batch) -> Figures:
+        """Do update `step` (from 0); what to show of it. On the CPU, NonFinite comes before any weight is harmed."""
         ...
 
     def state(self) -> dict[str, Tensor]: ...
@@ -62,6 +66,7 @@ class Loop(Generic[Batch]):
     samples_every: int
     console: Console = field(default_factory=lambda: Console(stderr=True))
     save_every: float = SAVE_EVERY
+    deadline: float = math.inf  # on the monotonic clock
 
     def resume(self) -> int:
         """Load the newest sound checkpoint; the step to go on from, 0 without one."""
@@ -77,21 +82,34 @@ class Loop(Generic[Batch]):
         return step
 
     def run(self, start: int, batches: Iterator[Batch]) -> None:
-        """Do updates `start` to `steps`; `batches` begins with that of `start`."""
+        """Do updates `start` to `steps`; `batches` begins with that of `start`.
+
+        Raises:
+            TimeIsUp: the deadline came first; all that was done is saved.
+            MaquetteError: a loss, a gradient or a weight became NaN or infinite; what was saved before is sound.
+        """
         step, saved_at, saved = start, time.monotonic(), start
         with self._progress() as progress:
             bar = progress.add_task(self.task.name, total=self.steps, completed=start, figures="")
             try:
                 for step in range(start, self.steps):
                     figures = self.task.update(step, next(batches))
-                    progress.update(bar, completed=step + 1, figures=_figures(figures))
+                    progress.update(bar, completed=step + 1)
+                    if (step + 1) % LOG_EVERY == 0 or not any(isinstance(each, Tensor) for each in figures.values()):
+                        known = numbers(figures, step)
+                        progress.update(bar, figures=_words(known))
                     if (step + 1) % LOG_EVERY == 0:
-                        self._log(step + 1, figures)
-                    if time.monotonic() - saved_at > self.save_every:
+                        self._log(step + 1, known)
+                    now = time.monotonic()
+                    if now - saved_at > self.save_every or now > self.deadline:
                         self._save(step + 1)
                         saved_at, saved = time.monotonic(), step + 1
                     if (step + 1) % self.samples_every == 0:
                         self.task.show(step + 1, self.folder / "samples")
+                    if now > self.deadline and step + 1 < self.steps:
+                        raise TimeIsUp(f"{self.task.name}: the time is up; --resume goes on from step {step + 1}")
+                if self.steps > saved:
+                    self._save(self.steps)
             except NonFinite as error:
                 raise MaquetteError(
                     f"{self.task.name}: {error}; stopped. {self._last_good()}: lower the learning rate, "
@@ -100,11 +118,13 @@ class Loop(Generic[Batch]):
             except KeyboardInterrupt:
                 self.console.print(f"{self.task.name}: stopped; --resume goes on from step {saved}")
                 raise
-        if self.steps > saved:
-            self._save(self.steps)
 
     def _save(self, step: int) -> None:
-        save(self.folder / "checkpoints", Checkpoint(step, self.task.state(), {"task": self.task.name}))
+        state = {name: tensor.cpu() for name, tensor in self.task.state().items()}
+        for name, tensor in state.items():
+            if not bool(tensor.isfinite().all()):
+                raise NonFinite(f"the weight {name} is not finite after step {step}")
+        save(self.folder / "checkpoints", Checkpoint(step, state, {"task": self.task.name}))
 
     def _last_good(self) -> str:
         checkpoint, _ = newest(self.folder / "checkpoints")
@@ -142,13 +162,5 @@ class Loop(Generic[Batch]):
         )
 
 
-def _figures(figures: Mapping[str, float]) -> str:
+def _words(figures: Mapping[str, float]) -> str:
     return " ".join(f"{name} {value:.4g}" for name, value in figures.items())
-
-
-def finite(value: Tensor, what: str, step: int) -> float:
-    """The number in a loss; NonFinite if it is NaN or infinite."""
-    number = float(value.detach())
-    if not math.isfinite(number):
-        raise NonFinite(f"the {what} became {number} at step {step}")
-    return number

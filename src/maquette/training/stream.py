@@ -1,17 +1,20 @@
 """The endless stream of training examples: item k depends on the seed and on k alone, so a resumed run goes on exactly.
 
-`SceneStream` draws in this process, `prefetched` in one background process that runs ahead by a few batches.
+`SceneStream` draws in this process, `prefetched` in background processes that run ahead by a few batches.
 """
 
 import contextlib
+import itertools
 import multiprocessing
+import os
 import queue
 import signal
 import threading
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +24,18 @@ from maquette.training.captions import Language, caption
 from maquette.training.drawing import draw, semantic_map
 from maquette.training.scenes import EXTENT, Scene, Split, sample_scene
 
+MOST_WORKERS = 16
+
+Item = TypeVar("Item", covariant=True)
+
+
+class Source(Protocol[Item]):
+    """What can be drawn in another process: it travels there, and its batches come back."""
+
+    def batch(self, start: int, count: int) -> Item:
+        """Items start .. start + count - 1, the same wherever they are drawn."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class Batch:
@@ -29,7 +44,7 @@ class Batch:
     start: int
     pictures: NDArray[np.uint8]  # (n, 128, 128, 3) RGB
     captions: list[str]  # even items English, odd items Chinese
-    scenes: list[Scene]
+    scenes: list[Scene]  # empty where nobody asked for them
     maps: NDArray[np.int16] | None  # (n, 128, 128), emoji index + 1; only where asked for
 
 
@@ -40,6 +55,8 @@ class SceneStream:
     seed: int
     split: Split = "train"
     maps: bool = False
+    scenes: bool = True
+    """Whether batches hold the scenes, which take long to travel from another process."""
 
     def item(self, k: int) -> tuple[Scene, str]:
         """Scene k and its caption, English for even k, Chinese for odd."""
@@ -56,44 +73,61 @@ class SceneStream:
         for picture, scene in zip(pictures, scenes, strict=True):
             picture[:] = draw(scene)
         maps = np.stack([semantic_map(scene) for scene in scenes]) if self.maps else None
-        return Batch(start, pictures, [text for _, text in items], scenes, maps)
+        return Batch(start, pictures, [text for _, text in items], scenes if self.scenes else [], maps)
+
+
+def processors() -> int:
+    """How many processes may draw while another one learns: all cores but one, and not above `MOST_WORKERS`."""
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(MOST_WORKERS, max(1, usable - 1))
 
 
 @contextlib.contextmanager
-def prefetched(stream: SceneStream, start: int, count: int, ahead: int = 4) -> Iterator[Iterator[Batch]]:
-    """Batches of `count` items from item `start` on, drawn by a background process a few (`ahead`) batches early.
+def prefetched(
+    source: Source[Item], start: int, count: int, *, workers: int = 1, ahead: int = 4
+) -> Iterator[Iterator[Item]]:
+    """Batches of `count` items from item `start` on, drawn in the background a few (`ahead`) batches early.
 
-    The process ends with the block, and with this process. What goes wrong in it is raised here as a MaquetteError.
+    The processes take batches in turn: their number changes nothing but the speed. They end with the block, and with
+    this process. What goes wrong in them is raised here as a MaquetteError.
     """
     context = multiprocessing.get_context("spawn")
-    receiver, sender = context.Pipe(duplex=False)
-    worker = context.Process(target=_work, args=(stream, start, count, sender), daemon=True)
-    worker.start()
-    sender.close()  # the worker holds the only one: the pipe ends when it does
-    batches: queue.Queue[Batch | MaquetteError] = queue.Queue(maxsize=ahead)
+    processes: list[Any] = []
+    receivers: list[Connection[Any, Any]] = []
+    batches: queue.Queue[Item | MaquetteError] = queue.Queue(maxsize=ahead)
     stopping = threading.Event()
-    reader = threading.Thread(target=_read, args=(receiver, batches, stopping), daemon=True)
-    reader.start()
+    reader = threading.Thread(target=_read, args=(receivers, batches, stopping), daemon=True)
     try:
+        for number in range(workers):
+            receiver, sender = context.Pipe(duplex=False)
+            receivers.append(receiver)
+            steps = (start + number * count, count, workers * count)
+            processes.append(context.Process(target=_work, args=(source, *steps, sender), daemon=True))
+            processes[-1].start()
+            sender.close()  # the process holds the only one: the pipe ends when it does
+        reader.start()
         yield _take(batches)
     finally:
         stopping.set()
-        worker.terminate()
+        for process in processes:
+            process.terminate()
         while reader.is_alive():  # it may wait for room
             with contextlib.suppress(queue.Empty):
                 batches.get(timeout=0.05)
-        worker.join()
-        receiver.close()
+        for process in processes:
+            process.join()
+        for receiver in receivers:
+            receiver.close()
 
 
-def _work(stream: SceneStream, start: int, count: int, sender: "Connection[Batch | MaquetteError, None]") -> None:
-    """The background process: draw and send until nobody listens."""
+def _work(source: Source[Any], start: int, count: int, stride: int, sender: "Connection[Any, None]") -> None:
+    """A background process: draw and send every `stride` items until nobody listens."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's affair
     with contextlib.suppress(BrokenPipeError):
         try:
             while True:
-                sender.send(stream.batch(start, count))
-                start += count
+                sender.send(source.batch(start, count))
+                start += stride
         except MaquetteError as error:
             sender.send(error)
         except BrokenPipeError:
@@ -102,13 +136,11 @@ def _work(stream: SceneStream, start: int, count: int, sender: "Connection[Batch
             sender.send(MaquetteError(f"drawing items {start} to {start + count - 1} failed: {traceback.format_exc()}"))
 
 
-def _read(
-    receiver: "Connection[None, Batch | MaquetteError]",
-    batches: "queue.Queue[Batch | MaquetteError]",
-    stopping: threading.Event,
-) -> None:
-    """A thread: take batches out of the pipe while others are being used."""
-    while not stopping.is_set():
+def _read(receivers: "Sequence[Connection[None, Any]]", batches: "queue.Queue[Any]", stopping: threading.Event) -> None:
+    """A thread: take batches out of the pipes, in turn, while others are being used."""
+    for receiver in itertools.cycle(receivers):
+        if stopping.is_set():
+            return
         try:
             item = receiver.recv()
         except (EOFError, OSError):
@@ -118,7 +150,7 @@ def _read(
             return
 
 
-def _take(batches: "queue.Queue[Batch | MaquetteError]") -> Iterator[Batch]:
+def _take(batches: "queue.Queue[Any]") -> Iterator[Any]:
     while True:
         item = batches.get()
         if isinstance(item, MaquetteError):
