@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 from PIL import Image
-from small_models import SD1, SDXL, named, random_state, write_original
+from small_models import FLUX, SD1, SD3, SDXL, named, random_state, write_original
 from torch import Tensor
 from transformers import CLIPImageProcessor
 
@@ -28,6 +28,8 @@ from maquette.models.clip import CLIPImageSpec, look
 from maquette.models.controlnet import ControlNetSpec
 from maquette.models.ip_adapter import IPAdapterSpec, ResamplerSpec, cross_attentions, looking_at
 from maquette.models.t2i_adapter import T2IAdapterSpec
+from maquette.models.transformer_controlnet import FluxControlNetSpec, MMDiTControlNetSpec
+from maquette.models.transformer_controlnet_config import mmdit_to_config
 from maquette.weights.safetensors_file import write_safetensors
 from maquette.weights.view import InMemory, prefixed
 
@@ -80,8 +82,8 @@ def picture(count: int = 1, side: int = SIZE) -> Tensor:
     return torch.rand(count, 3, side, side, generator=torch.Generator().manual_seed(1))
 
 
-def latent(count: int, side: int = SIZE // 8) -> Tensor:
-    return torch.randn(count, 4, side, side, generator=torch.Generator().manual_seed(2))
+def latent(count: int, side: int = SIZE // 8, channels: int = 4) -> Tensor:
+    return torch.randn(count, channels, side, side, generator=torch.Generator().manual_seed(2))
 
 
 def told(model: Model, count: int = 1) -> Conditioning:
@@ -259,6 +261,55 @@ def test_pictures_are_cut_for_clip_as_transformers_does(size: tuple[int, int]) -
     assert (look(whole, 28) - theirs).abs().max() < 1.5 * step
 
 
+SD3_CONTROLNET = MMDiTControlNetSpec(body=replace(SD3, layers=1))
+FLUX_CONTROLNET = FluxControlNetSpec(body=replace(FLUX, double=1, single=1), modes=2)
+
+
+@pytest.mark.parametrize("unpooled", [True, False])
+def test_controlnet_for_sd3_follows_the_latent_of_a_picture(unpooled: bool, tmp_path: Path) -> None:
+    """As it was trained: without the pooled text and the shift of latents, or with both."""
+    model = maquette.open(write_original("sd3", tmp_path), device="cpu")
+    spec = replace(SD3_CONTROLNET, unpooled=unpooled)
+    folder = write_folder(tmp_path / "c", kinds.MMDIT_CONTROLNET, spec, mmdit_to_config(spec), "diffusers")
+    opened = open_control(folder, model)
+    assert describe_file(folder)["title"] == "ControlNet for SD3"
+    x, conditioning = latent(2, channels=16), told(model)
+    hint = model.encode(2 * picture() - 1)
+    if unpooled:
+        hint = hint + model.family.latent.shift * model.family.latent.scale
+    residuals = opened.network(x, 0.7, conditioning, opened.network.read(hint))
+    level = model.process.at(0.7)
+    expected = model.denoiser(x, level, replace(conditioning, control=tuple(0.5 * each for each in residuals)))
+    answer = controlled(model.denoiser, [opened.follow(picture(), scale=0.5)])(x, level, conditioning)
+    assert torch.allclose(answer, expected, atol=1e-5)
+    assert not torch.allclose(model.denoiser(x, level, conditioning), expected, atol=1e-3)
+    wanted = controlled(model.denoiser, [opened.follow(picture(), scale=0.5, negative=False)])(x, level, conditioning)
+    assert torch.allclose(wanted[:1], expected[:1], atol=1e-5)
+    assert torch.allclose(wanted[1:], model.denoiser(x, level, conditioning)[1:], atol=1e-5)
+
+
+def test_controlnet_for_flux_follows_the_latent_of_a_picture(tmp_path: Path) -> None:
+    model = maquette.open(write_original("flux-dev", tmp_path), device="cpu")
+    path = write(tmp_path / "c.safetensors", kinds.FLUX_CONTROLNET, FLUX_CONTROLNET, "diffusers")
+    opened = open_control(path, model)
+    assert describe_file(path)["title"] == "ControlNet for FLUX"
+    x, conditioning, level = latent(1, channels=16), model.condition(["a red apple"]), model.process.at(0.7)
+    double, single = opened.network(x, 0.7, conditioning, opened.network.read(model.encode(2 * picture() - 1)), mode=1)
+    expected = model.denoiser(x, level, replace(conditioning, control=double, features=single))
+    answer = controlled(model.denoiser, [opened.follow(picture(), mode=1)])(x, level, conditioning)
+    assert torch.allclose(answer, expected, atol=1e-5)
+    assert not torch.allclose(model.denoiser(x, level, conditioning), expected, atol=1e-3)
+    with pytest.raises(MaquetteError, match="follows 2 kinds of pictures: got mode None"):
+        controlled(model.denoiser, [opened.follow(picture())])(x, level, conditioning)
+    with pytest.raises(MaquetteError, match="a picture of 72x72; its sides must be multiples of 16"):
+        opened.follow(picture(side=72), mode=1)
+    other = replace(FLUX_CONTROLNET, body=replace(FLUX_CONTROLNET.body, double=2, single=0), modes=None)
+    other_path = write(tmp_path / "d.safetensors", kinds.FLUX_CONTROLNET, other, "diffusers")
+    both = [opened.follow(picture(), mode=1), open_control(other_path, model).follow(picture())]
+    with pytest.raises(MaquetteError, match="networks that speak to 2 and to 1 blocks"):
+        controlled(model.denoiser, both)(x, level, conditioning)
+
+
 def test_controls_of_other_models_are_refused(model: Model, large: Model, tmp_path: Path) -> None:
     controlnet = LAYOUTS["bare"](tmp_path)
     with pytest.raises(MaquetteError, match=r"its width at each skip is \(32, .*, the model's is \(64, "):
@@ -278,6 +329,9 @@ def test_models_that_are_no_unets_are_refused(tmp_path: Path) -> None:
     dit = maquette.open(write_original("dit", tmp_path), device="cpu")
     with pytest.raises(MaquetteError, match="for a U-Net that reads text, which dit is not"):
         open_control(LAYOUTS["bare"](tmp_path), dit)
+    sd3 = write(tmp_path / "c.safetensors", kinds.MMDIT_CONTROLNET, SD3_CONTROLNET, "diffusers")
+    with pytest.raises(MaquetteError, match="for SD3, which dit is not"):
+        open_control(sd3, dit)
 
 
 def test_what_is_no_control_is_refused(model: Model, tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from maquette.diffusion.conditioning import Conditioning
 from maquette.diffusion.denoise import Denoiser
-from maquette.diffusion.process import Level
+from maquette.diffusion.process import Level, Scalar
 from maquette.engine.build import fill
 from maquette.engine.control_fit import check_control, check_tower
 from maquette.engine.hub import fetch, is_name
@@ -30,12 +30,15 @@ from maquette.models.clip import CLIPImage, look
 from maquette.models.controlnet import ControlNet
 from maquette.models.ip_adapter import IPAdapter, looking_at
 from maquette.models.t2i_adapter import T2IAdapter
+from maquette.models.transformer_controlnet import FluxControlNet, MMDiTControlNet
 from maquette.models.unet import UNet
 
 TOWERS = ("image_encoder", "../models/image_encoder")  # where IP-Adapter's published folder has it, seen from a file
 LUMA = (0.299, 0.587, 0.114)  # of red, green and blue in what a grey picture shows (ITU-R BT.601)
 
 Wrap = Callable[[Denoiser], Denoiser]
+Says = Callable[[Tensor, Scalar, Conditioning], tuple[Sequence[Tensor], Sequence[Tensor]]]
+"""(x, t, told) -> what is to be added to the conditioning's `control`, and to its `features`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,40 +68,76 @@ class ControlNetwork:
 
     path: Path
     model: Model
-    network: ControlNet | T2IAdapter | IPAdapter
+    network: ControlNet | MMDiTControlNet | FluxControlNet | T2IAdapter | IPAdapter
     tower: CLIPImage | None = None
 
     @torch.no_grad()
     def follow(
-        self, picture: Tensor, *, scale: float = 1.0, start: float = 0.0, end: float = 1.0, negative: bool | None = None
+        self,
+        picture: Tensor,
+        *,
+        scale: float = 1.0,
+        start: float = 0.0,
+        end: float = 1.0,
+        negative: bool | None = None,
+        mode: int | None = None,
     ) -> Control:
         """Follow a picture (1 or B, 3, H, W) in [0, 1], from the share `start` of the process's time up to `end`.
 
         Its size is that of what is painted; for an IP-Adapter it may be any. `negative` says whether that which is not
-        wanted follows it too: by default it does, but for an IP-Adapter, as each was made.
+        wanted follows it too: by default it does, but for an IP-Adapter, as each was made. `mode` is the number of the
+        kind of picture, for a ControlNet that follows several.
 
         Raises:
-            MaquetteError: it is no picture, or there is nothing between `start` and `end`.
+            MaquetteError: it is no picture, or of a size that cannot be painted, or `start` is not before `end`.
         """
         if picture.ndim != 4 or picture.shape[1] != 3:
             raise MaquetteError(f"control: got a picture of shape {tuple(picture.shape)}; give (1 or B, 3, H, W)")
         if not 0.0 <= start < end <= 1.0:
             raise MaquetteError(f"control: got start {start:g} and end {end:g}; give 0 <= start < end <= 1")
-        picture, both = picture.to(self.model.device), True if negative is None else negative
-        match self.network:
-            case ControlNet():
-                wrap = _residuals(self.network, picture, scale, both)
-            case T2IAdapter():
-                wrap = _features(self.network, self.model.first_stage.vae.spec.factor, picture, scale, both)
-            case IPAdapter():
-                assert self.tower is not None
-                wrap = _attention(self.network, self.tower, self.model.network, picture, scale, bool(negative))
+        picture = picture.to(self.model.device)
+        if isinstance(self.network, IPAdapter):
+            assert self.tower is not None
+            wrap = _attention(self.network, self.tower, self.model.network, picture, scale, bool(negative))
+        else:
+            size = picture.shape[2], picture.shape[3]
+            if any(side % self.model.multiple for side in size):
+                raise MaquetteError(
+                    f"control: got a picture of {size[1]}x{size[0]}; its sides must be multiples of "
+                    f"{self.model.multiple}, as those of what is painted"
+                )
+            factor, both = self.model.first_stage.vae.spec.factor, True if negative is None else negative
+            wrap = _addition(self._says(picture, mode), size, factor, float(scale), both)
         whole = self.model.process.start
         return Control(
             wrap=wrap,
             first=math.inf if start == 0.0 else (1.0 - start) * whole,
             last=-math.inf if end == 1.0 else (1.0 - end) * whole,
         )
+
+    def _says(self, picture: Tensor, mode: int | None) -> Says:
+        """What the network says of a picture; all that does not depend on the time is computed here."""
+        match self.network:
+            case ControlNet() as network:
+                hint = network.read(_channels(picture, network.spec.channels))
+                return lambda x, t, told: (network(x, t, told, _rows(hint, x)), ())
+            case MMDiTControlNet() as network:
+                hint = network.read(self._latent(picture, shifted=not network.spec.unpooled))
+                return lambda x, t, told: (network(x, t, told, _rows(hint, x)), ())
+            case FluxControlNet() as network:
+                hint = network.read(self._latent(picture))
+                return lambda x, t, told: network(x, t, told, _rows(hint, x), mode)
+            case T2IAdapter() as network:
+                whole = _filled(picture, network.spec.factor)
+                features = network(_channels(whole, network.spec.channels))
+                return lambda x, t, told: ((), [_rows(each, x).expand(len(x), -1, -1, -1) for each in features])
+            case _:
+                raise AssertionError(type(self.network))
+
+    def _latent(self, picture: Tensor, *, shifted: bool = True) -> Tensor:
+        """The scaled latent of a picture in [0, 1]; some networks were trained without the shift."""
+        latents, x = self.model.first_stage.latent, self.model.encode((2 * picture - 1).to(self.model.dtype))
+        return x if shifted else replace(latents, shift=0.0).scaled(latents.unscaled(x))
 
 
 def open_control(
@@ -164,35 +203,20 @@ def _opened(part: Part, model: Model) -> CLIPImage:
     return tower
 
 
-def _residuals(network: ControlNet, picture: Tensor, scale: float, both: bool) -> Wrap:
-    """Add a ControlNet's residuals to the skips and the middle."""
-    hint = network.read(_channels(picture, network.spec.channels))
+def _addition(says: Says, size: tuple[int, int], factor: int, scale: float, both: bool) -> Wrap:
+    """Tell the network what a control says of a picture of this size (height, width)."""
 
     def wrap(denoise: Denoiser) -> Denoiser:
         def heeding(x: Tensor, level: Level, told: Conditioning) -> Tensor:
-            _check_size(picture, network.spec.factor, x)
-            strength = _strength(scale, both, told, x)
-            residuals = [strength * each for each in network(x, level.t, told, _rows(hint, x))]
-            return denoise(x, level, replace(told, control=_sum(told.control, residuals)))
-
-        return heeding
-
-    return wrap
-
-
-def _features(network: T2IAdapter, factor: int, picture: Tensor, scale: float, both: bool) -> Wrap:
-    """Add a T2I-Adapter's features to the stream on the way down."""
-    patch = network.spec.factor
-    bottom, right = (-side % patch for side in picture.shape[2:])
-    whole = F.pad(picture, (0, right, 0, bottom), mode="replicate") if bottom or right else picture
-    features = network(_channels(whole, network.spec.channels))
-
-    def wrap(denoise: Denoiser) -> Denoiser:
-        def heeding(x: Tensor, level: Level, told: Conditioning) -> Tensor:
-            _check_size(picture, factor, x)
-            strength = _strength(scale, both, told, x)
-            added = [strength * _rows(each, x).expand(len(x), -1, -1, -1) for each in features]
-            return denoise(x, level, replace(told, features=_sum(told.features, added)))
+            _check_size(size, factor, x)
+            control, features = says(x, level.t, told)
+            strength = scale if both or told.unwanted is None else scale * (1.0 - told.unwanted.to(x))
+            told = replace(
+                told,
+                control=_sum(told.control, control, strength),
+                features=_sum(told.features, features, strength),
+            )
+            return denoise(x, level, told)
 
         return heeding
 
@@ -229,20 +253,19 @@ def _channels(picture: Tensor, channels: int) -> Tensor:
     return (picture * torch.tensor(LUMA, device=picture.device)[:, None, None]).sum(1, keepdim=True)
 
 
-def _check_size(picture: Tensor, factor: int, x: Tensor) -> None:
+def _filled(picture: Tensor, multiple: int) -> Tensor:
+    """The picture, its right and bottom edges repeated until its sides are multiples."""
+    bottom, right = (-side % multiple for side in picture.shape[2:])
+    return F.pad(picture, (0, right, 0, bottom), mode="replicate") if bottom or right else picture
+
+
+def _check_size(size: tuple[int, int], factor: int, x: Tensor) -> None:
     height, width = (side * factor for side in x.shape[2:])
-    if tuple(picture.shape[2:]) != (height, width):
+    if size != (height, width):
         raise MaquetteError(
-            f"control: the picture to follow is {picture.shape[3]}x{picture.shape[2]}, what is painted is "
-            f"{width}x{height}; bring it to that size (a picture painted in tiles cannot be controlled)"
+            f"control: the picture to follow is {size[1]}x{size[0]}, what is painted is {width}x{height}; bring it to "
+            "that size (a picture painted in tiles cannot be controlled)"
         )
-
-
-def _strength(scale: float, both: bool, told: Conditioning, x: Tensor) -> float | Tensor:
-    """The scale, or for each row the scale or nothing."""
-    if both or told.unwanted is None:
-        return scale
-    return (scale * (1.0 - told.unwanted.to(x)))[:, None, None, None]
 
 
 def _rows(each: Tensor, x: Tensor) -> Tensor:
@@ -255,5 +278,17 @@ def _rows(each: Tensor, x: Tensor) -> Tensor:
     return each.repeat(times, *[1] * (each.ndim - 1))
 
 
-def _sum(old: Sequence[Tensor], new: Sequence[Tensor]) -> tuple[Tensor, ...]:
-    return tuple(a + b for a, b in zip(old, new, strict=True)) if old else tuple(new)
+def _sum(old: Sequence[Tensor], new: Sequence[Tensor], strength: float | Tensor) -> tuple[Tensor, ...]:
+    """What was said before, and what is said now, as strong as `strength` says, for each row (B,) or for all."""
+    scaled = [(strength if isinstance(strength, float) else _by_row(strength, each)) * each for each in new]
+    if not old or not scaled:
+        return tuple(old) or tuple(scaled)
+    if len(old) != len(scaled):
+        raise MaquetteError(
+            f"control: got networks that speak to {len(old)} and to {len(scaled)} blocks; these do not go together"
+        )
+    return tuple(a + b for a, b in zip(old, scaled, strict=True))
+
+
+def _by_row(strength: Tensor, each: Tensor) -> Tensor:
+    return strength.reshape(-1, *[1] * (each.ndim - 1))

@@ -7,12 +7,18 @@ from typing import Any
 from maquette.errors import MaquetteError
 from maquette.models.clip import CLIPImageSpec
 from maquette.models.controlnet import ControlNet
+from maquette.models.flux import Flux
 from maquette.models.ip_adapter import IPAdapter, IPAdapterSpec, cross_attentions
+from maquette.models.mmdit import MMDiT
 from maquette.models.t2i_adapter import T2IAdapter
+from maquette.models.transformer_controlnet import FluxControlNet, MMDiTControlNet
 from maquette.models.unet import UNet
 
 Compared = tuple[str, Any, Any]
 """What is compared, what the control has, what the model has."""
+
+
+NETWORKS: dict[type, tuple[type[Any], str]] = {MMDiTControlNet: (MMDiT, "SD3"), FluxControlNet: (Flux, "FLUX")}
 
 
 def check_control(path: Path, control: Any, name: str, network: Any, first_stage: Any) -> None:
@@ -21,8 +27,9 @@ def check_control(path: Path, control: Any, name: str, network: Any, first_stage
     Raises:
         MaquetteError: they differ, with the numbers of both.
     """
-    if not isinstance(network, UNet) or network.spec.context is None:
-        raise MaquetteError(f"{path}: follows pictures for a U-Net that reads text, which {name} is not; use another")
+    wanted, what = NETWORKS.get(type(control), (UNet, "a U-Net that reads text"))
+    if not isinstance(network, wanted) or network.spec.context is None:
+        raise MaquetteError(f"{path}: follows pictures for {what}, which {name} is not; use another")
     for what, theirs, ours in COMPARE[type(control)](control, network, first_stage):
         if theirs != ours:
             raise MaquetteError(
@@ -64,8 +71,19 @@ def _ip_adapter(control: IPAdapter, network: UNet, first_stage: Any) -> Iterator
     yield "width of text", control.spec.context, network.spec.context
 
 
-COMPARE: dict[type, Callable[[Any, UNet, Any], Iterator[Compared]]] = {
+def _transformer(control: Any, network: Any, first_stage: Any) -> Iterator[Compared]:
+    theirs, ours = control.spec.body, network.spec
+    yield "width", theirs.width, ours.width
+    yield "width of text", theirs.context, ours.context
+    yield "width of vectors", theirs.vector, ours.vector
+    read = control.spec.channels if isinstance(control, MMDiTControlNet) else theirs.in_channels
+    yield "number of latent channels", (theirs.in_channels, read), (first_stage.channels, first_stage.channels)
+
+
+COMPARE: dict[type, Callable[[Any, Any, Any], Iterator[Compared]]] = {
     ControlNet: _controlnet,
+    MMDiTControlNet: _transformer,
+    FluxControlNet: _transformer,
     T2IAdapter: _t2i_adapter,
     IPAdapter: _ip_adapter,
 }

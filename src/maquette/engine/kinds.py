@@ -25,6 +25,8 @@ from maquette.models import (
     t2i_adapter_names,
     t5_config,
     t5_names,
+    transformer_controlnet_config,
+    transformer_controlnet_names,
     unet2d_config,
     unet_config,
     unet_names,
@@ -43,6 +45,7 @@ from maquette.models.ip_adapter import IPAdapter
 from maquette.models.mmdit import MMDiT
 from maquette.models.t2i_adapter import T2IAdapter
 from maquette.models.t5 import T5
+from maquette.models.transformer_controlnet import FluxControlNet, MMDiTControlNet
 from maquette.models.unet import UNet
 from maquette.models.vae import VAE
 from maquette.models.vq import VQ
@@ -201,6 +204,26 @@ CONTROLNET = Kind(
     to_config=controlnet_config.to_config,
     targets=_no_targets,
 )
+MMDIT_CONTROLNET = Kind(
+    name="ControlNet for SD3",
+    role="control",
+    network=MMDiTControlNet,
+    dialects=(transformer_controlnet_names.MMDIT,),
+    classes=("SD3ControlNetModel",),
+    from_config=_spec(transformer_controlnet_config.mmdit_from_config),
+    to_config=transformer_controlnet_config.mmdit_to_config,
+    targets=_no_targets,
+)
+FLUX_CONTROLNET = Kind(
+    name="ControlNet for FLUX",
+    role="control",
+    network=FluxControlNet,
+    dialects=(transformer_controlnet_names.FLUX,),
+    classes=("FluxControlNetModel",),
+    from_config=_spec(transformer_controlnet_config.flux_from_config),
+    to_config=transformer_controlnet_config.flux_to_config,
+    targets=_no_targets,
+)
 T2I_ADAPTER = Kind(
     name="T2I-Adapter",
     role="control",
@@ -253,8 +276,11 @@ CLASSES = Kind(
 )
 TEXTS = ("clip", "t5", "bert", "class")
 """The roles of what tells a denoiser about a prompt."""
-# A first stage with a codebook bears the marks of one without, so it comes first; a class embedder's are common.
+# A first stage with a codebook bears the marks of one without, so it comes first, and so does a transformer's
+# ControlNet; a class embedder's are common.
 KINDS = (
+    FLUX_CONTROLNET,
+    MMDIT_CONTROLNET,
     FLUX,
     MMDIT,
     DIT,
