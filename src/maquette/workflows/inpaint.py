@@ -11,7 +11,7 @@ from maquette.engine.attention_maps import AttentionMaps
 from maquette.engine.beside import read_beside
 from maquette.engine.model import Model
 from maquette.workflows.canvas import fit, mask_to_tensor, pad_edges, read_depth, read_mask, to_pixels
-from maquette.workflows.loop import Painted, develop, sample
+from maquette.workflows.loop import SMALLEST, Painted, develop, sample
 from maquette.workflows.region import Box, extend, latent_mask, paste, soften
 from maquette.workflows.request import SIZE_MULTIPLE, Resolved
 
@@ -24,8 +24,8 @@ def inpaint(model: Model, request: Resolved, painted: Painted) -> Generator[Step
     image, mask = canvas(request)
     whole = image.size
     beyond = request.width - image.width, request.height - image.height
-    multiple = math.lcm(model.multiple, SIZE_MULTIPLE)
-    if all(0 <= side < multiple for side in beyond):  # a few pixels more are painted with it, and cut off again
+    room = max(math.lcm(model.multiple, SIZE_MULTIPLE), SMALLEST)
+    if all(0 <= side < room for side in beyond):  # a few pixels more are painted with it, and cut off again
         padded, mask = pad_edges(image, 0, 0, *beyond), ImageOps.expand(mask, (0, 0, *beyond), 0)
     else:
         padded = fit(image, request.width, request.height)

@@ -28,7 +28,7 @@ from maquette.workflows.overlay import sheet
 from maquette.workflows.picture import Origin, encode_png, hash_latent, name_files, to_images, write_files
 from maquette.workflows.request import MAX_PIXELS, MAX_SIDE, SIZE_MULTIPLE, Request, Resolved, nearest_multiple
 
-SMALLEST = 64  # pixels: a smaller picture is painted enlarged
+SMALLEST = 32  # pixels: a smaller picture is painted enlarged, or with its edges repeated
 BATCH_PIXELS = 2**20  # painted at once: 64 pictures of 128 x 128, 4 of 512 x 512, 1 that is larger
 
 
@@ -103,15 +103,20 @@ Pass = Callable[[Model, Resolved, Painted], Generator[Step, None, Painted]]
 """One thing that is done to a batch of pictures: painting them, enlarging them, ..."""
 
 
-def canvas_size(request: Request) -> tuple[int, int]:
-    """(width, height) of what is painted on: the request's picture, enlarged where it is tiny, and what extends it."""
+def canvas_size(request: Request, multiple: int) -> tuple[int, int]:
+    """(width, height) of what is painted on, multiples of `multiple` and not tiny, by default.
+
+    A picture that keeps some of its pixels is extended to it, any other is resized.
+    """
     assert request.image is not None
-    size = request.image.image.size
-    scale = max(SMALLEST / min(size), 1)
-    width, height = (round(side * scale) for side in size)
+    width, height = request.image.image.size
     if request.extend is not None:
         extend = request.extend
         width, height = width + extend.left + extend.right, height + extend.top + extend.bottom
+    if not request.keeps_pixels:
+        scale = max(SMALLEST / min(width, height), 1)
+        width, height = round(width * scale), round(height * scale)
+    width, height = (-(-max(side, SMALLEST) // multiple) * multiple for side in (width, height))
     if width * height > MAX_PIXELS or max(width, height) > MAX_SIDE:
         raise MaquetteError(f"a picture of {width}x{height} is too large to be painted; give the size to paint it at")
     return width, height
@@ -121,8 +126,7 @@ def resolve(request: Request, model: Model) -> Resolved:
     """Fill in the model's name and its family's defaults; the size must suit the model."""
     defaults = model.family.defaults
     if request.image is not None:
-        multiple = math.lcm(model.multiple, SIZE_MULTIPLE)
-        width, height = (-(-side // multiple) * multiple for side in canvas_size(request))
+        width, height = canvas_size(request, math.lcm(model.multiple, SIZE_MULTIPLE))
         defaults = replace(defaults, width=width, height=height)
     resolved = request.resolved(defaults).model_copy(update={"model": model.name})
     for name, side in (("width", resolved.width), ("height", resolved.height)):

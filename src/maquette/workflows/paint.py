@@ -15,12 +15,11 @@ from maquette.workflows.txt2img import txt2img
 
 def passes(request: Request) -> list[Pass]:
     """What is done for a request, in order."""
-    masked = request.mask is not None or request.extend is not None
     changed = request.strength is not None or not (request.hires or request.detail)  # else only enlarged or detailed
     wanted: tuple[tuple[Pass, bool], ...] = (
         (txt2img, request.image is None),
-        (inpaint, masked),
-        (img2img, request.image is not None and not masked and changed),
+        (inpaint, request.keeps_pixels),
+        (img2img, request.image is not None and not request.keeps_pixels and changed),
         (hires, request.hires is not None),
         (detail, request.detail is not None),
     )

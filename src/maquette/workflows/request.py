@@ -146,6 +146,11 @@ class Request(Part):
             raise ValueError(f"the interval {self.interval} is empty; its end must be larger than its start")
         return self
 
+    @property
+    def keeps_pixels(self) -> bool:
+        """Whether a part of the request's picture stays as it is."""
+        return self.mask is not None or self.extend is not None
+
     @classmethod
     def read(cls, fields: Mapping[str, Any]) -> Self:
         """The request with these fields, or a MaquetteError that names every bad one in one line."""
