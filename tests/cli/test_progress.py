@@ -15,7 +15,6 @@ def shown(monkeypatch, model, terminal: bool) -> str:
     stream = io.StringIO()
     console = Console(file=stream, force_terminal=terminal, width=100)
     monkeypatch.setattr(progress, "Console", lambda stderr: console)
-    monkeypatch.setattr("maquette.workflows.loop.BATCH_PIXELS", 1)
     resolved = Request(prompt="a red apple", steps=3, count=2).resolved(model.family.defaults)
     with progress.PaintingBar() as bar:
         for doing in ("opening [mini]", "reading the words"):

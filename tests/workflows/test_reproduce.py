@@ -105,21 +105,15 @@ def test_why_it_may_be_another_picture_is_said(model) -> None:
     ]
 
 
-@pytest.mark.parametrize(
-    ("noise", "delta", "sampler", "other"),
-    [
-        ("cpu", 0, "euler_a", False),
-        ("a1111-cpu", 0, "euler_a", False),
-        ("a1111-cpu", 31337, "euler_a", True),
-        ("a1111-cpu", 31337, "euler", False),
-        ("a1111-nv", 0, "euler", True),
-        ("comfyui", 0, "euler", False),
-        ("comfyui", 0, "euler_a", True),
-    ],
-)
-def test_noise_is_remarked_on_where_it_is_another(noise: str, delta: int, sampler: str, other: bool, model) -> None:
-    found = said(model, noise=noise, noise_delta=delta, fields={"sampler": sampler})
-    assert (found != []) is other
+def test_the_noise_is_taken_over(model) -> None:
+    settings = Settings(program="A1111", noise="a1111-nv", noise_delta=31337, fields={"sampler": "euler_a", "seed": 1})
+    request = request_of(settings)
+    assert (request.noise, request.noise_delta) == ("a1111-nv", 31337)
+    hashes = {
+        run(paint(model, request.model_copy(update=changes))).latent_hashes[0]
+        for changes in ({}, {"noise": "cpu"}, {"noise_delta": 0})
+    }
+    assert len(hashes) == 3
 
 
 def test_many_settings_that_are_not_taken_over_are_counted(model) -> None:

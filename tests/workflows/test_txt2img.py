@@ -21,7 +21,7 @@ def same(a, b) -> bool:
 @pytest.mark.parametrize("sampler", ["ddim", "euler_a", "dpmpp_2m_sde"])
 @pytest.mark.parametrize("batch", [1, 2, 3])
 def test_picture_k_is_the_one_painted_alone(sampler: str, batch: int, model, monkeypatch) -> None:
-    monkeypatch.setattr(loop, "BATCH_PIXELS", batch * 32 * 16)
+    monkeypatch.setattr(loop, "ON_CPU", batch)
     together = paint(model, sampler=sampler, count=3)
     assert together.seeds == [7, 8, 9]
     for k, seed in enumerate(together.seeds):

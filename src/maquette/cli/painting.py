@@ -186,7 +186,7 @@ def paint_and_write(fields: dict[str, Any], painting: Painting, opening: Opening
         bar.say(f"opening {request.model}")
         model = open_from_options(request.model, opening)
         resolved = resolve(request, model)
-        bar.begin(count_steps(resolved), len(batches(resolved)))
+        bar.begin(count_steps(resolved), len(batches(model, resolved)))
         if painting.preview:
             bar.watch(model.preview)
         result = run(paint(model, resolved), bar.count)

@@ -27,7 +27,7 @@ def reproduce(
     with PaintingBar() as bar:
         from maquette.workflows.canvas import read_image
         from maquette.workflows.loop import batches, resolve, run
-        from maquette.workflows.paint import paint
+        from maquette.workflows.paint import count_steps, paint
         from maquette.workflows.picture import check_out, read_settings
         from maquette.workflows.reproduce import compare, remarks, request_of
 
@@ -38,7 +38,7 @@ def reproduce(
         bar.say(f"opening {request.model}")
         opened = open_from_options(request.model, opening)
         resolved = resolve(request, opened)
-        bar.begin(resolved.steps, len(batches(resolved)))
+        bar.begin(count_steps(resolved), len(batches(opened, resolved)))
         result = run(paint(opened, resolved), bar.count)
         if out is not None:
             result.save(out)

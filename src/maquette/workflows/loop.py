@@ -15,10 +15,10 @@ from PIL import Image
 from torch import Tensor
 
 from maquette.diffusion.compose import keep
-from maquette.diffusion.emulation import EMULATIONS
+from maquette.diffusion.emulation import ALONG_PATHS, EMULATIONS
 from maquette.diffusion.noise import StartingNoise, VariedNoise
 from maquette.diffusion.samplers import sampler, walk
-from maquette.diffusion.schedules import schedule
+from maquette.diffusion.schedules import Schedule, schedule
 from maquette.diffusion.singlestep import Step
 from maquette.engine.attention_maps import AttentionMaps
 from maquette.engine.model import Model
@@ -29,7 +29,8 @@ from maquette.workflows.picture import Origin, encode_png, hash_latent, name_fil
 from maquette.workflows.request import MAX_PIXELS, MAX_SIDE, SIZE_MULTIPLE, Request, Resolved, nearest_multiple
 
 SMALLEST = 32  # pixels: a smaller picture is painted enlarged, or with its edges repeated
-BATCH_PIXELS = 2**20  # painted at once: 64 pictures of 128 x 128, 4 of 512 x 512, 1 that is larger
+BATCH_PIXELS = 2**20  # painted at once on an accelerator: 64 pictures of 128 x 128, 4 of 512 x 512, 1 that is larger
+ON_CPU = 1  # pictures painted at once
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -138,9 +139,16 @@ def resolve(request: Request, model: Model) -> Resolved:
     return resolved
 
 
-def batches(request: Resolved) -> list[Resolved]:
-    """The request in parts that are painted together."""
+def batches(model: Model, request: Resolved) -> list[Resolved]:
+    """The request in parts that are painted together.
+
+    On a CPU that is one picture, since the last bits of a sum depend on the size of a batch, and it gains little there.
+    """
     size = max(BATCH_PIXELS // (request.width * request.height), 1)
+    if model.device.type == "cpu":
+        size = ON_CPU
+    if EMULATIONS[request.noise].together:
+        size = request.count
     return [request.part(k, min(size, request.count - k)) for k in range(0, request.count, size)]
 
 
@@ -167,7 +175,7 @@ def sample(
         levels = levels.strength(strength)
         if mask is not None:
             guided = keep(guided, source, mask)
-    noise = draw_from(request)
+    noise = draw_from(request, levels)
     shape = model.latent_shape(request.width, request.height)
     for step in walk(sampler(request.sampler), guided, levels, noise, shape, model.device, source):
         x = step.x
@@ -177,10 +185,10 @@ def sample(
     return x
 
 
-def draw_from(request: Resolved) -> StartingNoise:
-    """The noise of the pictures' seeds, and of those of their variations."""
+def draw_from(request: Resolved, levels: Schedule) -> StartingNoise:
+    """The noise of the pictures' seeds, and of those of their variations, along the levels that are walked."""
     kind = EMULATIONS[request.noise]
-    noise = kind.build(request.seeds, request.noise_delta)
+    noise = kind.build(request.seeds, request.noise_delta, levels if request.sampler in ALONG_PATHS else None)
     if request.variation is None or request.variation.seed is None:
         return noise
     first = request.variation.seed

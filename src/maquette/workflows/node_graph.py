@@ -64,7 +64,7 @@ class Graph:
         return None
 
     def upstream(self, node: Node | None, along: Container[str]) -> dict[Node, Node]:
-        """All nodes that are reached through inputs of these names, nearest first; each with where it was reached from."""
+        """All nodes that are reached through inputs of these names, nearest first, and where each was reached from."""
         reached: dict[Node, Node] = {}
         waiting = [] if node is None else [node]
         for at in waiting:  # grows as it goes

@@ -44,7 +44,7 @@ def paint(model: Model, request: Request) -> Workflow:
     """Paint the pictures of a request."""
     resolved = resolve(request, model)
     images, hashes, looked = [], [], []
-    for part in batches(resolved):
+    for part in batches(model, resolved):
         given = [] if part.image is None else [part.image.rgb] * part.count
         attention = AttentionMaps(part.count) if part.attention else None
         painted = Painted(images=given, hashes=[""] * part.count, attention=attention)

@@ -20,6 +20,7 @@ class Meaning(NamedTuple):
 
 
 BROWNIAN = "its noise comes from a Brownian tree (torchsde); here each step draws its own"
+ON_GPU = "its Brownian path is drawn on the GPU there; here on the CPU"
 DROPPED = "there the last but one of one level more is left out; here are as many levels as steps"
 HEUN = "it is the form with solver 'heun', which requests cannot name; taken as the one with 'midpoint'"
 CFG_PP = "guidance that changes the sampler's own step (CFG++) is not here"
@@ -33,11 +34,11 @@ DEIS = "there it interpolates in another coordinate"
 
 A1111_SAMPLERS = {
     "DPM++ 2M": Meaning("dpmpp_2m", automatic="karras"),
-    "DPM++ SDE": Meaning("dpmpp_sde", BROWNIAN, automatic="karras"),
-    "DPM++ 2M SDE": Meaning("dpmpp_2m_sde", BROWNIAN, automatic="exponential"),
-    "DPM++ 2M SDE Heun": Meaning("dpmpp_2m_sde", f"{HEUN}; {BROWNIAN}", automatic="exponential"),
+    "DPM++ SDE": Meaning("dpmpp_sde", automatic="karras"),
+    "DPM++ 2M SDE": Meaning("dpmpp_2m_sde", automatic="exponential"),
+    "DPM++ 2M SDE Heun": Meaning("dpmpp_2m_sde", HEUN, automatic="exponential"),
     "DPM++ 2S a": Meaning("dpmpp_2s_a", automatic="karras"),
-    "DPM++ 3M SDE": Meaning("dpmpp_3m_sde", f"{DROPPED}; {BROWNIAN}", automatic="exponential"),
+    "DPM++ 3M SDE": Meaning("dpmpp_3m_sde", DROPPED, automatic="exponential"),
     "Euler a": Meaning("euler_a"),
     "Euler": Meaning("euler"),
     "LMS": Meaning("lms"),
@@ -90,16 +91,16 @@ COMFYUI_SAMPLERS = {
     "dpm_adaptive": Meaning(None, ADAPTIVE),
     "dpmpp_2s_ancestral": Meaning("dpmpp_2s_a"),
     "dpmpp_2s_ancestral_cfg_pp": Meaning(None, CFG_PP),
-    "dpmpp_sde": Meaning("dpmpp_sde", BROWNIAN),
-    "dpmpp_sde_gpu": Meaning("dpmpp_sde", BROWNIAN),
+    "dpmpp_sde": Meaning("dpmpp_sde"),
+    "dpmpp_sde_gpu": Meaning("dpmpp_sde", ON_GPU),
     "dpmpp_2m": Meaning("dpmpp_2m"),
     "dpmpp_2m_cfg_pp": Meaning(None, CFG_PP),
-    "dpmpp_2m_sde": Meaning("dpmpp_2m_sde", BROWNIAN),
-    "dpmpp_2m_sde_gpu": Meaning("dpmpp_2m_sde", BROWNIAN),
-    "dpmpp_2m_sde_heun": Meaning("dpmpp_2m_sde", f"{HEUN}; {BROWNIAN}"),
-    "dpmpp_2m_sde_heun_gpu": Meaning("dpmpp_2m_sde", f"{HEUN}; {BROWNIAN}"),
-    "dpmpp_3m_sde": Meaning("dpmpp_3m_sde", BROWNIAN),
-    "dpmpp_3m_sde_gpu": Meaning("dpmpp_3m_sde", BROWNIAN),
+    "dpmpp_2m_sde": Meaning("dpmpp_2m_sde"),
+    "dpmpp_2m_sde_gpu": Meaning("dpmpp_2m_sde", ON_GPU),
+    "dpmpp_2m_sde_heun": Meaning("dpmpp_2m_sde", HEUN),
+    "dpmpp_2m_sde_heun_gpu": Meaning("dpmpp_2m_sde", f"{HEUN}; {ON_GPU}"),
+    "dpmpp_3m_sde": Meaning("dpmpp_3m_sde"),
+    "dpmpp_3m_sde_gpu": Meaning("dpmpp_3m_sde", ON_GPU),
     "ddpm": Meaning("ddpm"),
     "lcm": Meaning("lcm"),
     "ipndm": Meaning(None, NO_SAMPLER),

@@ -9,9 +9,6 @@ import torch
 from PIL import Image
 
 from maquette import __version__
-from maquette.diffusion.emulation import EMULATIONS
-from maquette.diffusion.noise import torch_source
-from maquette.diffusion.samplers import SAMPLERS
 from maquette.engine.model import Model
 from maquette.workflows.foreign import Settings
 from maquette.workflows.loop import Result
@@ -58,7 +55,8 @@ def request_of(settings: Settings, model: str | None = None) -> Request:
     Raises:
         MaquetteError: a setting is none that can be painted with.
     """
-    return Request.read({**settings.fields, "count": 1, **({} if model is None else {"model": model})})
+    drawn = {"noise": settings.noise, "noise_delta": settings.noise_delta}
+    return Request.read({**drawn, **settings.fields, "count": 1, **({} if model is None else {"model": model})})
 
 
 def remarks(settings: Settings, model: Model) -> Iterator[str]:
@@ -69,20 +67,10 @@ def remarks(settings: Settings, model: Model) -> Iterator[str]:
         yield f"the model is another: {told[:SHA_DIGITS]} painted it, {model.name} is {model.hash[:SHA_DIGITS]}"
     if settings.program == "Maquette" and settings.version and settings.version not in HERE:
         yield f"it was painted by Maquette {settings.version}; this is {HERE}"
-    if _has_other_noise(settings, model):
-        yield f"its noise is {settings.noise!r}; here each picture draws its own on the CPU"
     for each in settings.untranslated[:MAX_REMARKS]:
         yield f"not taken over: {each}"
     if (more := len(settings.untranslated) - MAX_REMARKS) > 0:
         yield f"not taken over: {more} more settings"
-
-
-def _has_other_noise(settings: Settings, model: Model) -> bool:
-    """Whether a single picture starts from other noise than ours, or goes on with other noise where there is any."""
-    emulation = EMULATIONS[settings.noise]
-    sampler = settings.fields.get("sampler", model.family.defaults.sampler)
-    goes_on = emulation.later is not None or settings.noise_delta != 0
-    return emulation.source is not torch_source or (goes_on and SAMPLERS[sampler].stochastic)
 
 
 def compare(result: Result, settings: Settings, original: Image.Image) -> Comparison:
