@@ -1,7 +1,8 @@
 import pytest
 import torch
 
-from maquette.diffusion.compose import blend, handover, keep
+from maquette.diffusion.compose import blend, by_step, handover, keep, tiled
+from maquette.diffusion.conditioning import Conditioning
 from maquette.diffusion.noise import SeededNoise
 from maquette.diffusion.process import Discrete, RectifiedFlow
 from maquette.diffusion.samplers import SAMPLERS, sampler
@@ -56,3 +57,41 @@ def test_mistakes_say_what_to_do() -> None:
         blend([(lambda x, level: x, MASK)])
     with pytest.raises(MaquetteError, match="without any region"):
         blend([])
+
+
+@pytest.mark.parametrize(
+    ("size", "tile", "overlap"), [((6, 6), (8, 8), 2), ((20, 9), (8, 8), 3), ((16, 33), (8, 12), 0)]
+)
+def test_tiles_of_a_local_answer_are_the_whole_answer(size, tile, overlap: int) -> None:
+    x = torch.randn(2, 3, *size, generator=torch.Generator().manual_seed(1))
+    seen = torch.zeros(size)
+    beside = torch.arange(size[0] * size[1]).reshape(1, 1, *size).float().expand(2, -1, -1, -1)
+
+    def local(x, level, told):
+        assert x.shape[-2] <= tile[0] and x.shape[-1] <= tile[1]
+        for place in told.concat[0, 0].flatten().long().tolist():
+            seen.view(-1)[place] += 1
+        return torch.tanh(x) + told.concat
+
+    whole = tiled(local, tile, overlap)(x, LEVEL, Conditioning(concat=beside))
+    torch.testing.assert_close(whole, torch.tanh(x) + beside)
+    assert (seen >= 1).all()
+    assert (seen > 1).any() == (overlap > 0 and size > tile)
+
+
+def test_tiles_refuse_control_and_an_overlap_of_everything() -> None:
+    with pytest.raises(MaquetteError, match="control needs the whole picture"):
+        tiled(lambda x, level, told: x, (4, 4), 1)(ORIGINAL, LEVEL, Conditioning(control=(ORIGINAL,)))
+    with pytest.raises(MaquetteError, match="the overlap must be smaller"):
+        tiled(lambda x, level, told: x, (4, 4), 4)
+
+
+def test_each_step_asks_its_own_and_what_lies_between_belongs_to_the_step_before() -> None:
+    made = schedule("trailing", Discrete.scaled_linear(), 4)
+    answers = [lambda x, level, k=k: torch.full_like(x, k) for k in range(4)]
+    changing = by_step(answers, made[:-1].levels)
+    assert [int(changing(ORIGINAL, level)[0, 0, 0, 0]) for level in made[:-1]] == [0, 1, 2, 3]
+    assert int(changing(ORIGINAL, made.between(made[1], made[2], 0.9))[0, 0, 0, 0]) == 1
+    assert by_step([answers[0]] * 4, made[:-1].levels) is answers[0]
+    with pytest.raises(MaquetteError, match="2 denoisers for 4 steps"):
+        by_step(answers[:2], made[:-1].levels)

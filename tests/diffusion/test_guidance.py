@@ -43,6 +43,21 @@ def test_cfg_extrapolates_in_one_forward_of_twice_the_batch() -> None:
     assert denoise.batches == [4]
 
 
+def test_prompts_that_are_meant_together_push_together_in_one_forward() -> None:
+    denoise, other = Counted(), Conditioning(vector=torch.full((2, 1), 0.1, dtype=torch.float64))
+    positive, negative = answers(denoise)
+    second = denoise(X, LEVEL, other)
+    denoise.batches.clear()
+    pair = Pair(denoise, [(POSITIVE, 1.0), (other, 0.5)], NEGATIVE)
+    wanted = negative + (positive - negative) + 0.5 * (second - negative)
+    torch.testing.assert_close(pair.positive(X, LEVEL), wanted)
+    torch.testing.assert_close(cfg(pair, 3.0)(X, LEVEL), negative + 3.0 * (wanted - negative))
+    assert denoise.batches == [6]
+    fresh = Pair(denoise, [(POSITIVE, 1.0), (other, 0.5)], NEGATIVE)
+    torch.testing.assert_close(fresh.negative(X, LEVEL), negative)
+    torch.testing.assert_close(fresh.both(X, LEVEL)[0], wanted)
+
+
 @pytest.mark.parametrize("guidance", [cfg, apg])
 @pytest.mark.parametrize(("scale", "which"), [(1.0, 0), (0.0, 1)])
 def test_scales_1_and_0_ask_for_one_side_only(guidance, scale: float, which: int) -> None:

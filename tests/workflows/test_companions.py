@@ -1,0 +1,46 @@
+"""Other models that a request names: a refiner takes over where it says, and is opened once."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+import maquette
+from maquette.engine.model import Model
+from maquette.errors import MaquetteError
+from maquette.workflows.grid import Axis, varied
+from maquette.workflows.loop import run
+from maquette.workflows.paint import paint
+from maquette.workflows.request import Request
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "engine"))
+from small_models import write_original
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Model:
+    return maquette.open(write_original("sdxl", tmp_path_factory.mktemp("base")), dtype="float32")
+
+
+def test_a_refiner_does_the_last_steps(base: Model, tmp_path: Path) -> None:
+    path = write_original("sdxl-refiner", tmp_path)
+    asked = []
+    refiner = maquette.open(path, dtype="float32")
+    denoise = refiner.denoiser
+    refiner.denoiser = lambda x, level, told: (asked.append(level.t), denoise(x, level, told))[1]
+    base.companions[str(path)] = refiner
+    told = {"prompt": "a red apple", "seed": 1, "steps": 5, "width": 64, "height": 64, "sampler": "ddim"}
+    request = Request.read({**told, "schedule": "trailing", "refiner": {"model": str(path), "at": 0.6}})
+    levels = []
+    refined = run(paint(base, request), lambda step: levels.append(step.level.t))
+    assert asked == sorted(asked, reverse=True) and len(asked) == 2
+    plain = run(paint(base, request.model_copy(update={"refiner": None})))
+    assert refined.latent_hashes != plain.latent_hashes
+    never = run(paint(base, varied(request, [Axis("refiner.at", (1.0,))], [1.0])))
+    assert never.latent_hashes == plain.latent_hashes
+
+
+def test_a_companion_that_is_not_there_is_named(base: Model) -> None:
+    request = Request.read({"steps": 1, "width": 64, "height": 64, "refiner": {"model": "none.safetensors"}})
+    with pytest.raises(MaquetteError, match=r"none\.safetensors"):
+        run(paint(base, request))
