@@ -14,7 +14,14 @@ from torch import Tensor, nn
 
 from maquette.diffusion.conditioning import Conditioning
 from maquette.errors import MaquetteError
-from maquette.models import controlnet_config, controlnet_names, ip_adapter_names, t2i_adapter_config, t2i_adapter_names
+from maquette.models import (
+    controlnet_config,
+    controlnet_names,
+    ip_adapter_names,
+    published,
+    t2i_adapter_config,
+    t2i_adapter_names,
+)
 from maquette.models.clip import ImageStates
 from maquette.models.controlnet import ControlNet, ControlNetSpec
 from maquette.models.ip_adapter import IPAdapter, IPAdapterSpec, ResamplerSpec, cross_attentions, looking_at
@@ -132,6 +139,20 @@ def test_a_new_controlnet_changes_nothing() -> None:
     with torch.enable_grad():
         new(inputs["x"], inputs["t"], told(inputs), hint)[0].sum().backward()
     assert new.skips[0].weight.grad.abs().sum() > 0  # but it can learn
+
+
+@pytest.mark.parametrize("name", ["SD1_UNET", "SD2_UNET", "SDXL_UNET"])
+def test_published_controlnets_are_of_diffusers_shapes(name: str) -> None:
+    spec = ControlNetSpec(unet=getattr(published, name))
+    with torch.device("meta"):
+        network = ControlNet(spec)
+    written = controlnet_names.DIFFUSERS.write(network.state_dict(), network)
+    with init_empty_weights():
+        reference = ControlNetModel.from_config(controlnet_config.to_config(spec)).state_dict()
+    assert {each: written.shape(each) for each in written} == {each: tuple(t.shape) for each, t in reference.items()}
+    if name == "SD1_UNET":
+        assert sum(parameter.numel() for parameter in network.parameters()) == 361_279_120  # as published
+    assert controlnet_names.DIFFUSERS.spec(written) == spec
 
 
 def named(dialect: Dialect[Any, Any], network: nn.Module) -> dict[str, Tensor]:
