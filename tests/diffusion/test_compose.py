@@ -80,8 +80,9 @@ def test_tiles_of_a_local_answer_are_the_whole_answer(size, tile, overlap: int) 
 
 
 def test_tiles_refuse_control_and_an_overlap_of_everything() -> None:
-    with pytest.raises(MaquetteError, match="control needs the whole picture"):
-        tiled(lambda x, level, told: x, (4, 4), 1)(ORIGINAL, LEVEL, Conditioning(control=(ORIGINAL,)))
+    for told in (Conditioning(control=(ORIGINAL,)), Conditioning(features=(ORIGINAL,))):
+        with pytest.raises(MaquetteError, match="control needs the whole picture"):
+            tiled(lambda x, level, told: x, (4, 4), 1)(ORIGINAL, LEVEL, told)
     with pytest.raises(MaquetteError, match="the overlap must be smaller"):
         tiled(lambda x, level, told: x, (4, 4), 4)
 

@@ -11,6 +11,8 @@ def make(rows: int, value: float = 0.0) -> Conditioning:
         vector=torch.full((rows, 6), value),
         guidance=torch.full((rows,), value),
         control=(torch.full((rows, 2, 4, 4), value), torch.full((rows, 3, 2, 2), value)),
+        features=(torch.full((rows, 7, 2, 2), value),),
+        unwanted=torch.full((rows,), value),
     )
 
 
@@ -21,6 +23,8 @@ def test_cat_and_slice_are_inverse() -> None:
     back = both[2:]
     assert back.tokens is not None and torch.equal(back.tokens, torch.full((3, 5, 8), 2.0))
     assert [tuple(residual.shape) for residual in back.control] == [(3, 2, 4, 4), (3, 3, 2, 2)]
+    assert [feature.tolist() for feature in back.features] == [torch.full((3, 7, 2, 2), 2.0).tolist()]
+    assert both.unwanted is not None and both.unwanted.tolist() == [1.0, 1.0, 2.0, 2.0, 2.0]
 
 
 def test_repeat_tiles_the_batch() -> None:
@@ -42,6 +46,8 @@ def test_to_casts_everything() -> None:
         (Conditioning(), "tokens of .*nothing"),
         (Conditioning(tokens=torch.zeros(1, 7, 8)), r"tokens of \(1, 5, 8\), \(1, 7, 8\)"),
         (Conditioning(tokens=torch.zeros(1, 5, 8), control=(torch.zeros(1),)), "control residuals"),
+        (Conditioning(tokens=torch.zeros(1, 5, 8), features=(torch.zeros(1),)), "control residuals"),
+        (Conditioning(tokens=torch.zeros(1, 5, 8), unwanted=torch.zeros(1)), "unwanted of nothing"),
     ],
 )
 def test_what_does_not_fit_together_is_an_error(other: Conditioning, message: str) -> None:

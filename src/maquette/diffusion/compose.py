@@ -64,7 +64,7 @@ def tiled(denoise: Denoiser, tile: tuple[int, int], overlap: int) -> Denoiser:
         raise MaquetteError(f"tiled: got tiles of {tile} that overlap by {overlap}; the overlap must be smaller")
 
     def denoise_tiles(x: Tensor, level: Level, conditioning: Conditioning) -> Tensor:
-        if conditioning.control:
+        if conditioning.control or conditioning.features:
             raise MaquetteError("tiled: control needs the whole picture; leave out tiles or control")
         windows = [
             (slice(top, top + tile[0]), slice(left, left + tile[1]))
