@@ -51,7 +51,10 @@ class Painter:
         self.scenes = {example.caption: example.scene for example in examples(COUNT)}
         self.painted = 0
 
-    def condition(self, captions: Sequence[str]) -> Conditioning:
+    def chunks(self, *captions: str) -> int:
+        return 1
+
+    def condition(self, captions: Sequence[str], *, chunks: int, negative: bool = False) -> Conditioning:
         pictures = [
             to_signed(evaluate.drawn([self.scenes[words]])) if words else torch.zeros(1, 3, 128, 128)
             for words in captions

@@ -139,7 +139,9 @@ def drawn(scenes: Sequence[Scene]) -> Tensor:
 @torch.no_grad()
 def paint(model: Model, captions: Sequence[str], seeds: Sequence[int], setting: Setting, advance: Advance) -> Tensor:
     """Pictures of captions, one for each seed, (n, 128, 128, 3) in bytes; `advance` is told of every step."""
-    pair = Pair(model.denoiser, model.condition(captions), model.condition([""]).repeat(len(captions)))
+    chunks = model.chunks(*captions)
+    told, untold = model.condition(captions, chunks=chunks), model.condition([""], chunks=chunks, negative=True)
+    pair = Pair(model.denoiser, told, untold.repeat(len(captions)))
     levels = schedule(setting.schedule, model.process, setting.steps)
     take, shape = sampler(setting.sampler), model.latent_shape(EXTENT, EXTENT)
     for step in walk(take, cfg(pair, setting.guidance), levels, SeededNoise(seeds), shape, model.device):
