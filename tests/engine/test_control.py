@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 from PIL import Image
-from small_models import FLUX, SD1, SD3, SDXL, named, random_state, write_original
+from small_models import FLUX, SD1, SD3, SDXL, SMALL, named, original, random_state, write_original
 from torch import Tensor
 from transformers import CLIPImageProcessor
 
@@ -31,7 +31,7 @@ from maquette.models.t2i_adapter import T2IAdapterSpec
 from maquette.models.transformer_controlnet import FluxControlNetSpec, MMDiTControlNetSpec
 from maquette.models.transformer_controlnet_config import mmdit_to_config
 from maquette.weights.safetensors_file import write_safetensors
-from maquette.weights.view import InMemory, prefixed
+from maquette.weights.view import InMemory, prefixed, union
 
 CONTROLNET = ControlNetSpec(unet=SD1)
 ADAPTER = T2IAdapterSpec(widths=SD1.widths)
@@ -106,6 +106,13 @@ def with_residuals(model: Model, opened: ControlNetwork, scales: Tensor) -> Tens
     return model.denoiser(x, level, replace(conditioning, control=scaled))
 
 
+def write_whole(path: Path) -> Path:
+    """As the authors published it: together with the model that it was trained with."""
+    control = prefixed(named(kinds.CONTROLNET, CONTROLNET, "original", seed=7), "control_model.")
+    write_safetensors(path, union([original(SMALL["sd1"]), control]))
+    return path
+
+
 LAYOUTS: dict[str, Callable[[Path], Path]] = {
     "original": lambda path: write(path / "c.safetensors", kinds.CONTROLNET, CONTROLNET, prefix="control_model."),
     "bare": lambda path: write(path / "c.safetensors", kinds.CONTROLNET, CONTROLNET),
@@ -114,6 +121,12 @@ LAYOUTS: dict[str, Callable[[Path], Path]] = {
         path, kinds.CONTROLNET, CONTROLNET, controlnet_config.to_config(CONTROLNET), "diffusers"
     ),
 }
+
+
+def test_controlnet_in_one_file_with_a_model(model: Model, tmp_path: Path) -> None:
+    whole = write_whole(tmp_path / "control_sd15.safetensors")
+    alone = open_control(LAYOUTS["original"](tmp_path), model).follow(picture())
+    assert torch.equal(ask(model, open_control(whole, model).follow(picture())), ask(model, alone))
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
