@@ -16,7 +16,7 @@ from torch import Tensor
 from maquette.models.judge import CELL, Opinion
 from maquette.training.emoji import catalogue
 from maquette.training.judge import PLAIN, SIDEWAYS
-from maquette.training.scenes import COLOURLESS_STYLES, Background, Relation, Scene
+from maquette.training.scenes import COLOURLESS_STYLES, Background, Relation, Scene, Thing
 from maquette.training.words import BACKGROUNDS, RECOLOURS
 
 MIN_CELLS = 2  # fewer are chance
@@ -115,10 +115,8 @@ def _backgrounds(opinion: Opinion) -> list[Background]:
 def score(reading: Reading, scene: Scene) -> Score:
     """Whether the reading is what the scene's captions ask for."""
     things = scene.things[:1] if scene.relation == "copies" else scene.things
-    unsaid = scene.style in COLOURLESS_STYLES
-    fitting = [_fitting(thing.emoji, unsaid or thing.recolour is not None) for thing in things]
     candidates = reading.found[:1] if len(things) == 1 else reading.found
-    matches = _match(candidates, fitting)
+    matches = _match(candidates, [fitting(thing, scene.style) for thing in things])
     complete = None not in matches
     relation = recolour = None
     if scene.relation in AXES:
@@ -129,11 +127,16 @@ def score(reading: Reading, scene: Scene) -> Score:
     return Score(complete, reading.background == scene.background, relation, recolour)
 
 
-def _match(found: Sequence[Found], fitting: Sequence[frozenset[int]]) -> list[Found | None]:
+def fitting(thing: Thing, style: str | None) -> frozenset[int]:
+    """The emoji that a caption of a thing, in a style, may mean: those that its words cannot tell apart."""
+    return _fitting(thing.emoji, thing.recolour is not None or style in COLOURLESS_STYLES)
+
+
+def _match(found: Sequence[Found], wanted: Sequence[frozenset[int]]) -> list[Found | None]:
     """For each wanted thing the strongest found one that fits it and was not taken before."""
     left = list(found)
     matches = []
-    for emojis in fitting:
+    for emojis in wanted:
         match = next((thing for thing in left if thing.emoji in emojis), None)
         if match is not None:
             left.remove(match)

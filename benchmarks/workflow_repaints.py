@@ -1,0 +1,104 @@
+"""Repainting whole pictures and their details."""
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+from PIL import Image
+from workflow_cases import Bench, Case, Record, Row, box_of, drawn, share
+
+from maquette.training.captions import caption
+from maquette.training.evaluate import LANGUAGES
+from maquette.training.readings import fitting, score
+from maquette.training.scenes import EXTENT, PLACES, Thing
+from maquette.workflows.canvas import fit
+from maquette.workflows.region import Box, around
+
+KEEPING, FOLLOWING = 0.3, 0.9  # strengths of img2img
+SPOILT = 0.5  # the strength at which the model repaints a scene whose object is too small for it
+TINY = 24  # pixels
+
+
+def img2img_cases(bench: Bench, ks: Sequence[int]) -> list[Case]:
+    """One single object is to become another one, on another background; and the same words alone."""
+    found = []
+    for k in ks:
+        source, wanted = (bench.scene(k, "single", other) for other in (0, 1))
+        words = caption(wanted, np.random.default_rng([bench.seed, k]), LANGUAGES[k // 2 % 2])
+        image = drawn(source)
+        pictures = {
+            "drawn": image,
+            "0.3": bench.paint(k, words, image=image, strength=KEEPING),
+            "0.9": bench.paint(k, words, image=image, strength=FOLLOWING),
+            "words": bench.paint(k, words),
+        }
+        record: Record = {"differ": source.background != wanted.background}
+        things = bench.look(image).argmax(-1) > 0
+        for name, picture in pictures.items():
+            [reading] = bench.read(picture)
+            told, asked = score(reading, source), score(reading, wanted)
+            record[f"source object {name}"], record[f"source background {name}"] = told.object, told.background
+            record[f"words object {name}"], record[f"words background {name}"] = asked.object, asked.background
+            others = bench.look(picture).argmax(-1) > 0
+            record[f"overlap {name}"] = float((things & others).sum() / (things | others).sum().clamp(min=1))
+        found.append((record, [*pictures.values(), drawn(wanted)]))
+    return found
+
+
+def img2img_rows(records: Sequence[Record]) -> list[Row]:
+    names = {"drawn": "the drawn source", "0.3": "strength 0.3", "0.9": "strength 0.9", "words": "words alone"}
+    figures = {
+        "overlap": "its layout (overlap of the things' cells)",
+        "source object": "the source's object",
+        "source background": "the source's background",
+        "words object": "the words' object",
+        "words background": "the words' background",
+    }
+    return [
+        share(records, f"{name}: {said}", "", f"{figure} {key}", "differ")
+        for key, name in names.items()
+        for figure, said in figures.items()
+    ]
+
+
+def detail_cases(bench: Bench, ks: Sequence[int]) -> list[Case]:
+    found = []
+    for k in ks:
+        scene = bench.scene(k, "single")
+        place, sides = list(PLACES.items())[k % len(PLACES)]
+        x, y = ((EXTENT - TINY) // 2 + side * 40 for side in sides)
+        thing = dataclasses.replace(scene.things[0], size=TINY, x=x, y=y, place=place)
+        scene = dataclasses.replace(scene, things=(thing,), style=None)
+        near = dataclasses.replace(scene, things=(dataclasses.replace(thing, size=64, x=32, y=32, place=None),))
+        words, there = (caption(each, np.random.default_rng([bench.seed, k])) for each in (scene, near))
+        box = box_of(thing)
+        before = bench.paint(k, words, image=drawn(scene), strength=SPOILT)
+        after = bench.paint(k, there, image=before, detail={"boxes": [str(box)]})
+        crop = around(box, TINY // 2, 1.0, (EXTENT, EXTENT))
+        enlarged = [fit(each.crop(crop), EXTENT, EXTENT, "stretch") for each in (drawn(scene), before, after)]
+        record: Record = {"words": there}
+        for name, image in zip(("drawn", "before", "after"), enlarged, strict=True):
+            record[f"likely {name}"] = likelihood(bench, image, thing, crop)
+            record[f"found {name}"] = score(bench.read(image)[0], scene).object
+        record["better"] = record["likely after"] > record["likely before"]
+        found.append((record, enlarged))
+    return found
+
+
+def likelihood(bench: Bench, image: Image.Image, thing: Thing, crop: Box) -> float:
+    """How likely the judge takes the cells of a thing's box in an enlarged crop to be the thing, in the mean."""
+    cells = bench.look(image)
+    scale = cells.shape[0] / crop.width
+    rows, columns = (
+        slice(round((start - first) * scale), round((start + thing.size - first) * scale))
+        for start, first in ((thing.y, crop.top), (thing.x, crop.left))
+    )
+    wanted = [1 + emoji for emoji in fitting(thing, None)]
+    return float(cells[rows, columns][..., wanted].sum(-1).mean())
+
+
+def detail_rows(records: Sequence[Record]) -> list[Row]:
+    names = {"drawn": "drawn: the judge's limit", "before": "before", "after": "after"}
+    rows = [share(records, f"the object's likelihood, {said}", "", f"likely {name}") for name, said in names.items()]
+    rows += [share(records, f"the object found, {said}", "", f"found {name}") for name, said in names.items()]
+    return [*rows, share(records, "likelier after", "> 50 %", "better")]
