@@ -10,6 +10,7 @@ its own and with all files in the page cache:
     ready     the model is there: a prompt could be conditioned
     step      two prompts are conditioned, and the U-Net has answered for both at 16 x 16
 
+CPU seconds are told too: unlike the clock's they hardly change when others use the machine.
 Memory is of the whole process, as the kernel counts it: its peak until then, and at that moment the part that belongs
 to no file (anonymous; mapped pages of the file are shared with the page cache and can be dropped at any time).
 `inspect` is timed on a sparse file of 7 GB (SDXL's shapes in half precision, without data).
@@ -19,6 +20,7 @@ import argparse
 import json
 import math
 import os
+import resource
 import statistics
 import struct
 import subprocess
@@ -44,7 +46,8 @@ from pathlib import Path
 def moment(name):
     lines = (line.split() for line in Path("/proc/self/status").read_text().splitlines())
     sizes = {line[0]: int(line[1]) * 1024 for line in lines if len(line) == 3 and line[2] == "kB"}
-    told = {"time": time.monotonic(), "peak": sizes["VmHWM:"], "anonymous": sizes["RssAnon:"]}
+    told = {"time": time.monotonic(), "cpu": time.process_time()}
+    told |= {"peak": sizes["VmHWM:"], "anonymous": sizes["RssAnon:"]}
     print(json.dumps({name: told}), flush=True)
 """
 OURS = """
@@ -178,9 +181,11 @@ def compare(files: dict[str, Path], arguments: argparse.Namespace) -> Iterator[d
         size = sum(each.stat().st_size for each in weights)
         for moment in ("ready", "step") if arguments.step else ("ready",):
             programs = {program: summary([each[moment] for each in found]) for program, found in runs.items()}
-            times = {program: [each[moment]["time"] for each in found] for program, found in runs.items()}
-            ratio = statistics.median(a / b for a, b in zip(*(times[each] for each in PROGRAMS), strict=True))
-            yield {"layout": layout, "moment": moment, "weights": size, **programs, "ratio": ratio}
+            ratios = {
+                what: statistics.median(a[moment][what] / b[moment][what] for a, b in zip(*runs.values(), strict=True))
+                for what in ("time", "cpu")
+            }
+            yield {"layout": layout, "moment": moment, "weights": size, **programs, "ratios": ratios}
 
 
 def summary(moments: list[dict[str, float]]) -> dict[str, Any]:
@@ -194,13 +199,15 @@ def inspecting(folder: Path, rounds: int) -> dict[str, Any]:
     """Seconds that `maquette inspect` takes on a file of 7 GB with a header and no data."""
     path = folder / SPARSE
     size = write_sparse(path)
-    times = []
+    moments = []
     for _ in range(rounds + 1):
-        start = time.monotonic()
+        start, before = time.monotonic(), resource.getrusage(resource.RUSAGE_CHILDREN)
         subprocess.run([sys.executable, "-m", "maquette", "inspect", str(path)], check=True, capture_output=True)
-        times.append(time.monotonic() - start)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+        moments.append({"time": time.monotonic() - start, "cpu": cpu})
     path.unlink()
-    return {"bytes": size, "median": statistics.median(times[1:]), "fastest": min(times[1:]), "slowest": max(times[1:])}
+    return {"bytes": size, **summary(moments[1:])}
 
 
 def write_sparse(path: Path) -> int:
@@ -223,8 +230,7 @@ def write_sparse(path: Path) -> int:
     header = json.dumps(fields).encode()
     with path.open("wb") as file:
         file.write(struct.pack("<Q", len(header)) + header)
-        file.truncate(file.tell() + end)
-        return file.tell()
+        return file.truncate(file.tell() + end)
 
 
 def report(rows: list[dict[str, Any]], inspected: dict[str, Any]) -> None:
@@ -232,18 +238,20 @@ def report(rows: list[dict[str, Any]], inspected: dict[str, Any]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    table = Table("layout", "moment", "program", "s", "from", "to", "peak MB", "over weights", "anonymous MB")
+    table = Table("layout", "moment", "program", "s", "from", "to", "CPU s", "peak MB", "over weights", "anonymous MB")
     for row in rows:
         for program in PROGRAMS:
             told = row[program]
             sizes = (told["peak"], told["peak"] - row["weights"], told["anonymous"])
-            times = (f"{told[name]:.2f}" for name in ("time", "fastest", "slowest"))
+            times = (f"{told[name]:.2f}" for name in ("time", "fastest", "slowest", "cpu"))
             table.add_row(row["layout"], row["moment"], program, *times, *(f"{size / 1e6:,.0f}" for size in sizes))
-        table.add_row("", "", "ours / diffusers", f"{row['ratio']:.2f}", end_section=True)
+        ratios = row["ratios"]
+        table.add_row("", "", "ratio", f"{ratios['time']:.2f}", "", "", f"{ratios['cpu']:.2f}", end_section=True)
     console = Console(width=110)
     console.print(table)
-    gigabytes, times = inspected["bytes"] / 1e9, [inspected[name] for name in ("median", "fastest", "slowest")]
-    console.print(f"inspect, {gigabytes:.1f} GB: {times[0]:.2f} s ({times[1]:.2f} to {times[2]:.2f})")
+    times = [f"{inspected[name]:.2f}" for name in ("time", "fastest", "slowest", "cpu")]
+    size = f"{inspected['bytes'] / 1e9:.1f} GB"
+    console.print(f"inspect, {size}: {times[0]} s ({times[1]} to {times[2]}; CPU {times[3]} s)")
 
 
 def main() -> None:
