@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from maquette.nn.conv import Conv2d
+from maquette.nn.conv import Conv2d, convolve_doubled
+from maquette.nn.resnet import FOLDED_FROM, Upsample, double
 
 LAYOUT = torch.channels_last
 
@@ -61,3 +62,23 @@ def test_weights_turned_without_gradients_can_learn_afterwards() -> None:
     ours.requires_grad_(True)
     ours(picture(torch.float32)).sum().backward()
     assert ours.weight.grad is not None
+
+
+@pytest.mark.parametrize(("dtype", "bound"), [(torch.float32, 1e-6), (torch.bfloat16, 6e-3)], ids=str)
+def test_a_doubled_picture_is_convolved_without_being_made(dtype: torch.dtype, bound: float) -> None:
+    ours, theirs = pair(3, dtype)
+    x = picture(dtype)
+    got, expected = convolve_doubled(ours, x).float(), theirs.float()(double(x.float(), None))
+    assert got.shape == expected.shape and (got - expected).norm() / expected.norm() < bound
+
+
+def test_doubling_folds_where_that_saves_and_nothing_learns() -> None:
+    layer = Upsample(4)
+    large, small = torch.randn(1, 4, FOLDED_FROM // 16, 16), torch.randn(1, 4, FOLDED_FROM // 16 - 1, 16)
+    odd = (2 * large.shape[2] - 1, 2 * large.shape[3] - 1)
+    with torch.no_grad():
+        assert not torch.equal(layer(large), layer.conv(double(large, None)))  # equal but for rounding
+        assert torch.allclose(layer(large), layer.conv(double(large, None)), atol=1e-5)
+        assert torch.equal(layer(small), layer.conv(double(small, None)))
+        assert torch.equal(layer(large, odd), layer.conv(double(large, odd)))
+    assert torch.equal(layer(large), layer.conv(double(large, None)))

@@ -6,6 +6,7 @@ weights are turned at every call. Turning all of them takes longer than everythi
 """
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 
@@ -26,3 +27,28 @@ def turn(layer: nn.Conv2d, x: Tensor) -> None:
             # (O, I, H, W) -> (O, H W, I) in memory: as three dimensions this is copied faster than as four.
             turned = weight.detach().flatten(2).transpose(1, 2).contiguous()
             weight.data = turned.unflatten(1, weight.shape[2:]).permute(0, 3, 1, 2)
+
+
+def convolve_doubled(layer: nn.Conv2d, x: Tensor) -> Tensor:
+    """What a 3 x 3 convolution (padding 1) makes of x (B, C, H, W) doubled by nearest neighbours: (B, O, 2 H, 2 W).
+
+    Each place of the doubled picture sees 2 x 2 places of `x`, some of them more than once: adding up the weights that
+    fall together, for each of the four ways to lie on `x`, leaves 4 / 9 of the products (the sub-pixel convolution of
+    Shi et al. 2016, 1609.05158, of weights that were trained for the other).
+    """
+    turn(layer, x)
+    batch, _, height, width = x.shape
+    weight = layer.weight.permute(0, 2, 3, 1)  # (O, 3, 3, I), as it lies in memory
+    shape = (batch, layer.out_channels, 2 * height, 2 * width)
+    out = torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=torch.channels_last)
+    for row, rows in enumerate(_fall_together(weight, 1)):
+        for column, kernel in enumerate(_fall_together(rows, 2)):
+            y = F.conv2d(x, kernel.permute(0, 3, 1, 2), layer.bias, padding=1)  # (H + 1) x (W + 1)
+            out[:, :, row::2, column::2] = y[:, :, row : row + height, column : column + width]
+    return out
+
+
+def _fall_together(weight: Tensor, dim: int) -> tuple[Tensor, Tensor]:
+    """Three taps as two, for even places, whose last two see the same, and for odd ones, whose first two do."""
+    first, middle, last = weight.unbind(dim)
+    return torch.stack((first, middle + last), dim), torch.stack((first + middle, last), dim)
