@@ -20,9 +20,10 @@ class Conditioning:
     control: tuple[Tensor, ...] = ()  #           residuals, one for each skip or block
     features: tuple[Tensor, ...] = ()  #          of an adapter, one for each level; residuals of FLUX's single blocks
     unwanted: Tensor | None = None  # (B,)        1 where a row says what is not wanted, for what is told by halves
+    repeats: int = 1  #                           how often the noisy data is repeated to be told so many things
 
     def map(self, change: Callable[[Tensor], Tensor]) -> "Conditioning":
-        """Apply ``change`` to every tensor."""
+        """Apply ``change`` to every tensor; rows may then be others, so that ``repeats`` is forgotten."""
 
         def each(part: Tensor | None) -> Tensor | None:
             return None if part is None else change(part)
@@ -39,7 +40,8 @@ class Conditioning:
 
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> "Conditioning":
         """Move to a device and cast to a floating-point type; without arguments, nothing changes."""
-        return self.map(lambda part: part.to(device=device, dtype=dtype, non_blocking=True))
+        moved = self.map(lambda part: part.to(device=device, dtype=dtype, non_blocking=True))
+        return replace(moved, repeats=self.repeats)
 
     def repeat(self, count: int) -> "Conditioning":
         """The whole batch ``count`` times over, in order: rows a b become a b a b."""

@@ -6,6 +6,7 @@ several of them need is asked of the network once: `Pair` remembers its answers 
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -33,7 +34,7 @@ class Pair:
         self._weights = [weight for _, weight in wanted]
         self._several = self._weights != [1.0]
         self._wanted, self._unwanted = [told for told, _ in wanted], negative
-        self._all = Conditioning.cat([*self._wanted, negative])
+        self._all = replace(Conditioning.cat([*self._wanted, negative]), repeats=len(wanted) + 1)
         self._asked: tuple[Tensor, Level] | None = None
         self._answers: dict[str, Tensor] = {}
 

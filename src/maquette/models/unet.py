@@ -86,7 +86,7 @@ class TransformerBlock(nn.Module):
         self.ff = GEGLU(width, 4 * width)
 
     def forward(self, x: Tensor, context: Tensor) -> Tensor:
-        x = x + self.attn1(self.norm1(x))
+        x = repeated(x + self.attn1(self.norm1(x)), len(context))
         x = x + self.attn2(self.norm2(x), context)
         x = x + self.ff(self.norm3(x))
         return x
@@ -108,7 +108,12 @@ class SpatialTransformer(nn.Module):
         h = self.proj_in(self.norm(x).flatten(2).transpose(1, 2))
         for block in self.blocks:
             h = block(h, context)
-        return x + self.proj_out(h).transpose(1, 2).unflatten(2, x.shape[2:])
+        return repeated(x, len(h)) + self.proj_out(h).transpose(1, 2).unflatten(2, x.shape[2:])
+
+
+def repeated(x: Tensor, rows: int) -> Tensor:
+    """So many rows: all those of `x`, as often as needed."""
+    return x if len(x) == rows else torch.cat([x] * (rows // len(x)))
 
 
 class Stage(nn.Module):
@@ -127,7 +132,7 @@ class Stage(nn.Module):
 
     def forward(self, x: Tensor, emb: Tensor, context: Tensor | None, size: tuple[int, int] | None = None) -> Tensor:
         if self.res is not None:
-            x = self.res(x, emb)
+            x = self.res(x, emb[: len(x)])
         if self.transformer is not None:
             x = self.transformer(x) if context is None else self.transformer(x, context)
         match self.resample:
@@ -136,7 +141,7 @@ class Stage(nn.Module):
             case Downsample():
                 x = self.resample(x)
             case ResBlock():
-                x = self.resample(x, emb, size)
+                x = self.resample(x, emb[: len(x)], size)
         return x
 
 
@@ -218,6 +223,7 @@ class UNetEncoder(Network):
         features = [feature.to(x) for feature in conditioning.features]
         places = dict(zip(self.feature_places(), features, strict=False))
 
+        x = x[: len(x) // self._repeats(conditioning, hint)]
         x = self.conv_in(x) if hint is None else self.conv_in(x) + hint
         skips = [x]
         for index, stage in enumerate(self.down):
@@ -229,7 +235,17 @@ class UNetEncoder(Network):
             x = self.run(stage, x, emb, context)
         if len(features) > len(places):
             x = x + features[-1]
-        return Encoded(x, skips, emb, context)
+        return Encoded(x, [repeated(skip, len(emb)) for skip in skips], emb, context)
+
+    def _repeats(self, conditioning: Conditioning, hint: Tensor | None) -> int:
+        """How often the same rows come again, if nothing but the tokens tells them apart.
+
+        Then all before the first cross-attention is computed once: of SD 1.x two convolutions and one of the five
+        largest self-attentions.
+        """
+        told_apart = (hint, conditioning.concat, self.vector_embed, conditioning.features or None)
+        attends = any(isinstance(stage.transformer, SpatialTransformer) for stage in self.down)
+        return conditioning.repeats if attends and all(each is None for each in told_apart) else 1
 
     def feature_places(self) -> list[int]:
         """The stages of the way down behind which features of a T2I-Adapter are added, one on each level.

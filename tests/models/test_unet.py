@@ -1,0 +1,65 @@
+"""What a U-Net computes once for rows that only their words tell apart."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import references as r
+import torch
+from torch import nn
+
+from maquette.diffusion.conditioning import Conditioning
+from maquette.diffusion.guidance import Pair
+from maquette.models.unet import UNet, UNetSpec
+
+SPEC = UNetSpec(widths=(32, 64), down=((1,), (1,)), middle=1, up=((1, 1), (1, 1)), context=16, heads=2)
+
+
+def watched(spec: UNetSpec) -> tuple[UNet, list[int]]:
+    """A U-Net with random weights, and how many rows each of its blocks was given."""
+    network, rows = UNet(spec), []
+    r.randomise(network)
+    own = network.run
+
+    def run(block: nn.Module, *given: Any) -> Any:
+        rows.append(len(given[0]))
+        return own(block, *given)
+
+    network.run = run
+    return network.requires_grad_(False), rows
+
+
+@pytest.mark.parametrize("features", [0, 2])
+def test_what_no_word_has_touched_is_computed_once(features: int) -> None:
+    network, rows = watched(SPEC)
+    x = torch.cat([r.noise(2, 4, 16, 16)] * 3)
+    extra = tuple(r.noise(6, width, 16 >> level, 16 >> level) for level, width in enumerate(SPEC.widths[:features]))
+    told = Conditioning(tokens=r.noise(6, 7, 16, seed=2), features=extra)
+    expected = network(x, 500.0, told)
+    assert set(rows) == {6}
+    rows.clear()
+    got = network(x, 500.0, replace(told, repeats=3))
+    assert rows[0] == (6 if features else 2) and set(rows[1:]) == {6}
+    assert r.relative_error(got, expected) < 1e-5
+
+
+def test_rows_that_a_vector_tells_apart_are_computed_each() -> None:
+    network, rows = watched(replace(SPEC, vector=8))
+    told = Conditioning(tokens=r.noise(2, 7, 16), vector=r.noise(2, 8))
+    x = torch.cat([r.noise(1, 4, 16, 16)] * 2)
+    expected = network(x, 500.0, told)
+    assert torch.equal(network(x, 500.0, replace(told, repeats=2)), expected) and set(rows) == {2}
+
+
+def test_guidance_says_that_it_repeats() -> None:
+    asked: list[Conditioning] = []
+
+    def denoise(x: torch.Tensor, level: Any, told: Conditioning) -> torch.Tensor:
+        asked.append(told)
+        return x
+
+    told = [Conditioning(tokens=r.noise(2, 7, 16, seed=seed)) for seed in range(3)]
+    pair = Pair(denoise, [(told[0], 1.0), (told[1], 0.5)], told[2])
+    pair.both(r.noise(2, 4, 8, 8), None)  # type: ignore[arg-type]
+    assert [each.repeats for each in asked] == [3]
+    assert asked[0].to(dtype=torch.bfloat16).repeats == 3 and asked[0][:2].repeats == asked[0].repeat(2).repeats == 1
