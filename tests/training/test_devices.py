@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import test_adapter
 import test_autoencoder
 import test_clip
 import test_diffusion
@@ -16,12 +17,16 @@ from test_judge import tiny
 from tiny import random_run, silent
 from torch import Tensor, nn
 
+import maquette
+from maquette.engine.text import TextEncoder
 from maquette.errors import MaquetteError
 from maquette.training import degradation
 from maquette.training import learner as module
+from maquette.training.adapter import AdapterTask
 from maquette.training.autoencoder import AutoencoderRecipe, AutoencoderTask
 from maquette.training.clip import CLIPRecipe, CLIPTask
 from maquette.training.diffusion import DiffusionRecipe, DiffusionTask
+from maquette.training.export import export
 from maquette.training.judge import JudgeRecipe, JudgeTask
 from maquette.training.learner import Learner, OptimiserSpec
 from maquette.training.loop import Loop
@@ -62,7 +67,17 @@ def judge(tmp_path: Path) -> tuple[JudgeTask, Any]:
     return JudgeTask(JudgeRecipe(steps=9, batch=4, optimiser=OPTIMISER), tiny(), 0, "bfloat16", THERE), batch
 
 
-@pytest.mark.parametrize("stage", [clip, autoencoder, diffusion, judge])
+def adapter(tmp_path: Path) -> tuple[AdapterTask, Any]:
+    batch = test_adapter.drawn(0, 4)
+    model = maquette.open(export(random_run(tmp_path / "run"), tmp_path / "model"), device="cpu", dtype="bfloat16")
+    (encoder,) = model.encoders
+    assert isinstance(encoder, TextEncoder)
+    for network in (model.network, model.first_stage.vae, encoder.tower):
+        network.to(THERE)
+    return AdapterTask(test_adapter.recipe(steps=9), model, 0, "bfloat16"), batch
+
+
+@pytest.mark.parametrize("stage", [clip, autoencoder, diffusion, judge, adapter])
 def test_an_update_stays_on_the_accelerator_and_waits_for_nothing(
     stage: Callable[[Path], tuple[Any, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -4,6 +4,7 @@ Captions are dropped with a small probability, so that one network learns both h
 (Ho & Salimans 2022); a moving average of the weights is what paints.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, Self
 
@@ -12,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor
 
 from maquette.diffusion.conditioning import Conditioning
-from maquette.diffusion.denoise import denoiser
+from maquette.diffusion.denoise import Network, denoiser
 from maquette.diffusion.guidance import Pair, cfg
 from maquette.diffusion.noise import SeededNoise
 from maquette.diffusion.objective import Objective, capped_snr, losses_by_time, stratified
@@ -84,6 +85,27 @@ def process_of(recipe: DiffusionRecipe) -> Discrete:
     return Discrete.scaled_linear(zero_terminal_snr=recipe.zero_terminal_snr)
 
 
+def dropped(captions: Sequence[str], share: float, seed: int, step: int) -> list[str]:
+    """The captions of an update, about a share of them replaced by the empty one."""
+    chances = torch.rand(len(captions), generator=generator(seed, step, DROP))
+    return ["" if drop else caption for caption, drop in zip(captions, (chances < share).tolist(), strict=True)]
+
+
+def regress(
+    network: Network, objective: Objective, x0: Tensor, told: Conditioning, seed: int, step: int
+) -> tuple[Tensor, Figures]:
+    """The mean loss of an update with the noise and the times of its step, and what to show of it."""
+    noise = torch.randn(x0.shape, generator=generator(seed, step, NOISE)).to(x0.device, non_blocking=True)
+    t = objective.draw_times(len(x0), generator(seed, step, TIME))
+    losses = objective.losses(network, x0, told, t, noise)
+    loss = losses.mean()
+    figures = {"loss": finite(loss, "loss", step)}
+    if step % 25 == 24:
+        by_time, _ = losses_by_time(losses.detach(), t, objective.process, bins=4)
+        figures |= {f"t{i}": float(value) for i, value in enumerate(by_time) if value == value}
+    return loss, figures
+
+
 class DiffusionTask:
     """See the module. `text` and `vae` are finished and stay as they are; `scale` brings latents to unit variance."""
 
@@ -115,19 +137,10 @@ class DiffusionTask:
 
     def update(self, step: int, batch: LatentBatch) -> Figures:
         x0 = batch.latents.to(self.device, non_blocking=True) * self.scale
-        noise = torch.randn(x0.shape, generator=generator(self.seed, step, NOISE)).to(self.device, non_blocking=True)
-        t = self.objective.draw_times(len(x0), generator(self.seed, step, TIME))
-        dropped = torch.rand(len(x0), generator=generator(self.seed, step, DROP)) < self.recipe.drop
-        words = ["" if drop else caption for caption, drop in zip(batch.captions, dropped.tolist(), strict=True)]
-        losses = self.objective.losses(self.network, x0, self.condition(words), t, noise)
-        loss = losses.mean()
-        figures = {"loss": finite(loss, "loss", step)}
+        told = self.condition(dropped(batch.captions, self.recipe.drop, self.seed, step))
+        loss, figures = regress(self.network, self.objective, x0, told, self.seed, step)
         loss.backward()
-        figures["norm"] = self.learner.update(step)
-        if step % 25 == 24:
-            by_time, _ = losses_by_time(losses.detach(), t, self.process, bins=4)
-            figures |= {f"t{i}": float(value) for i, value in enumerate(by_time) if value == value}
-        return figures
+        return {**figures, "norm": self.learner.update(step)}
 
     @torch.no_grad()
     def condition(self, captions: list[str]) -> Conditioning:

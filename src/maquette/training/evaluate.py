@@ -17,6 +17,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
+from maquette.diffusion.denoise import Denoiser
 from maquette.diffusion.guidance import Pair, cfg
 from maquette.diffusion.noise import SeededNoise
 from maquette.diffusion.samplers import sampler, walk
@@ -137,11 +138,21 @@ def drawn(scenes: Sequence[Scene]) -> Tensor:
 
 
 @torch.no_grad()
-def paint(model: Model, captions: Sequence[str], seeds: Sequence[int], setting: Setting, advance: Advance) -> Tensor:
-    """Pictures of captions, one for each seed, (n, 128, 128, 3) in bytes; `advance` is told of every step."""
+def paint(
+    model: Model,
+    captions: Sequence[str],
+    seeds: Sequence[int],
+    setting: Setting,
+    advance: Advance,
+    denoise: Denoiser | None = None,
+) -> Tensor:
+    """Pictures of captions, one for each seed, (n, 128, 128, 3) in bytes; `advance` is told of every step.
+
+    `denoise` is asked instead of the model's own denoiser: one that follows pictures, say.
+    """
     chunks = model.chunks(*captions)
     told, untold = model.condition(captions, chunks=chunks), model.condition([""], chunks=chunks, negative=True)
-    pair = Pair(model.denoiser, told, untold.repeat(len(captions)))
+    pair = Pair(denoise or model.denoiser, told, untold.repeat(len(captions)))
     levels = schedule(setting.schedule, model.process, setting.steps)
     take, shape = sampler(setting.sampler), model.latent_shape(EXTENT, EXTENT)
     for step in walk(take, cfg(pair, setting.guidance), levels, SeededNoise(seeds), shape, model.device):

@@ -7,21 +7,20 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import nn
 
 from maquette.diffusion.prediction import PREDICTIONS
 from maquette.engine import kinds
-from maquette.engine.convert import ENCODER_FILE, NETWORK_FILE, TRANSFORMERS, VERSION, Piece, write_json, write_network
+from maquette.engine.convert import VERSION, write_json
 from maquette.engine.kinds import Kind
 from maquette.engine.open import FAMILY_KEY, INDEX
 from maquette.engine.scheduler import ddim_config
 from maquette.errors import MaquetteError
 from maquette.models import clip_config, unet_config, vae_config
 from maquette.models.vae_config import VAEConfig
+from maquette.training.half import write_half
 from maquette.training.run import Run
 from maquette.training.scenes import EXTENT
-from maquette.weights.view import InMemory
 
 INDEXED = {
     "_class_name": "StableDiffusionPipeline",
@@ -78,12 +77,4 @@ def _write(run: Run, folder: Path) -> None:
 
 
 def _part(folder: Path, kind: Kind, network: nn.Module, config: Mapping[str, Any]) -> None:
-    """Write a finished network in half precision, in the layout that folders have it in."""
-    state = {key: value.to(torch.float16) for key, value in network.state_dict().items()}
-    for key, value in state.items():
-        if not bool(value.isfinite().all()):
-            raise MaquetteError(
-                f"the weight {key!r} of the {folder.name} is not finite in half precision; train it again"
-            )
-    layout, name = (TRANSFORMERS, ENCODER_FILE) if kind.role == "clip" else ("diffusers", NETWORK_FILE)
-    write_network(folder, Piece(kind, network.spec, InMemory(state)), layout, config, name)
+    write_half(folder, kind, network.spec, network.state_dict(), config)

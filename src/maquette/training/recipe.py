@@ -16,6 +16,7 @@ from maquette.errors import MaquetteError
 from maquette.models.clip import CLIPImage, CLIPImageSpec, CLIPText, CLIPTextSpec
 from maquette.models.unet import UNet, UNetSpec
 from maquette.models.vae import VAE, VAESpec
+from maquette.training.adapter import AdapterRecipe
 from maquette.training.autoencoder import AutoencoderRecipe
 from maquette.training.clip import CLIPRecipe
 from maquette.training.diffusion import DiffusionRecipe
@@ -147,9 +148,18 @@ class JudgeSettings(Settings):
     judge: JudgeRecipe
 
 
-def read_recipe(path: Path) -> Recipe | JudgeSettings:
-    """Read a TOML file of either kind."""
-    return JudgeSettings.read(path) if "judge" in load(path) else Recipe.read(path)
+class AdapterSettings(Settings):
+    """The recipe of an adapter beside a finished model; its seed is that of its scenes too."""
+
+    model: str = Field("mini", description="The model that it is for, which stays as it is.")
+    begin: str | None = Field(None, description="An adapter that is gone on from.")
+    adapter: AdapterRecipe
+
+
+def read_recipe(path: Path) -> Recipe | JudgeSettings | AdapterSettings:
+    """Read a TOML file of any kind."""
+    told = load(path)
+    return (JudgeSettings if "judge" in told else AdapterSettings if "adapter" in told else Recipe).read(path)
 
 
 def load(path: Path) -> dict[str, Any]:

@@ -32,6 +32,7 @@ from maquette.models.clip import CLIPTextSpec
 from maquette.models.unet import UNet
 from maquette.models.vae import VAE
 from maquette.text.tokenizer import CLIPTokenizer
+from maquette.training.adapter import train_adapter
 from maquette.training.autoencoder import AutoencoderTask, Features, to_signed
 from maquette.training.clip import CLIP, CLIPTask
 from maquette.training.diffusion import DiffusionTask
@@ -40,7 +41,7 @@ from maquette.training.latents import LatentPool
 from maquette.training.learner import CPU, Learner
 from maquette.training.lock import locked
 from maquette.training.loop import Loop, Task, TimeIsUp
-from maquette.training.recipe import JudgeSettings, Recipe, read_recipe
+from maquette.training.recipe import AdapterSettings, JudgeSettings, Recipe, read_recipe
 from maquette.training.scenes import EXTENT
 from maquette.training.stream import SceneStream, Source, prefetched
 from maquette.weights.atomic_file import replacing
@@ -267,7 +268,7 @@ def train(
                 run = Run(settings, folder, console, device, workers, deadline)
                 _train_stages(run, STAGES if stage is None else (stage,))
             else:
-                _train_judge(settings, folder, console, device, workers, deadline)
+                _train_part(settings, folder, console, device, workers, deadline)
     except TimeIsUp as stopped:
         console.print(str(stopped))
     except OSError as error:
@@ -285,14 +286,24 @@ def _train_stages(run: Run, stages: tuple[str, ...]) -> None:
             getattr(run, f"train_{name}")()
 
 
-def _train_judge(
-    told: JudgeSettings, folder: Path, console: Console, device: torch.device, workers: int, deadline: float
+def _train_part(
+    told: JudgeSettings | AdapterSettings,
+    folder: Path,
+    console: Console,
+    device: torch.device,
+    workers: int,
+    deadline: float,
 ) -> None:
-    train_judge(
-        folder / "judge", told.judge, out=folder / "trained", begin=Path(told.begin) if told.begin else None,
-        seed=told.seed, precision=told.precision, console=console, device=device, workers=workers, deadline=deadline,
-        save_every=told.save_every,
-    )  # fmt: skip
+    shared: dict[str, Any] = {
+        "out": folder / "trained", "begin": Path(told.begin) if told.begin else None, "seed": told.seed,
+        "precision": told.precision, "console": console, "workers": workers, "deadline": deadline,
+        "save_every": told.save_every,
+    }  # fmt: skip
+    if isinstance(told, JudgeSettings):
+        train_judge(folder / "judge", told.judge, device=device, **shared)
+    else:
+        model = open_model(told.model, device=str(device), dtype=told.precision)
+        train_adapter(folder / "adapter", told.adapter, model, samples_every=told.samples_every, **shared)
 
 
 def _prepare(recipe: Path, folder: Path, resume: bool) -> None:
@@ -300,7 +311,9 @@ def _prepare(recipe: Path, folder: Path, resume: bool) -> None:
     if not resume and any(folder.glob("*/checkpoints/*.json")):
         raise MaquetteError(f"{folder}: holds a run already; go on with --resume, or give another folder with --out")
     folder.mkdir(parents=True, exist_ok=True)
-    inner = [folder / stage / name for stage in (*STAGES, "judge") for name in ("", "checkpoints", "samples")]
+    inner = [
+        folder / stage / name for stage in (*STAGES, "judge", "adapter") for name in ("", "checkpoints", "samples")
+    ]
     for place in (folder, folder / "latents", *inner):
         for leftover in [path for path in place.glob(".*.tmp") if HALF_WRITTEN.fullmatch(path.name)]:
             shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
