@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from maquette import collector_paused
 from maquette.engine.adapt import Origin, merge, open_loras
 from maquette.engine.parts import Part
 from maquette.engine.recognise import NO_WISHES, Recognition, Wishes, recognise
@@ -21,6 +22,7 @@ TRAINING = ("modelspec.", "ss_")  # metadata that tell of the training
 LONGEST = 400  # characters of one of them that are shown
 
 
+@collector_paused()
 def describe_file(path: Path, wishes: Wishes = NO_WISHES, loras: Iterable[Path] = ()) -> Report:
     """What a model's file or folder is, or a LoRA's, or a learned word's; and which keys of `loras` it would use.
 

@@ -135,6 +135,12 @@ class _Piece(NamedTuple):
     def take(self, tensor: Tensor) -> Tensor:
         return self.change(tensor if self.rows is None else tensor[slice(*self.rows)])
 
+    def shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """The shape of what is taken of a tensor of `shape`."""
+        if self.change is _same and self.rows is None:
+            return shape
+        return tuple(self.take(torch.empty(shape, device="meta")).shape)
+
 
 class Translated(Keyed, View):
     """A view whose tensors are pieces of the base's, one below the other; made by `read` and `write`."""
@@ -148,10 +154,7 @@ class Translated(Keyed, View):
         return tensors[0] if len(tensors) == 1 else torch.cat(tensors)
 
     def shape(self, name: str) -> tuple[int, ...]:
-        outlines = [
-            tuple(piece.take(torch.empty(self.base.shape(piece.name), device="meta")).shape)
-            for piece in self._entries[name]
-        ]
+        outlines = [piece.shape(self.base.shape(piece.name)) for piece in self._entries[name]]
         if len(outlines) == 1:
             return outlines[0]
         return (sum(outline[0] for outline in outlines), *outlines[0][1:])

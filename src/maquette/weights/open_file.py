@@ -1,4 +1,7 @@
-"""Opening weights: a file of any format, told by its content, or a folder of them."""
+"""Opening weights: a file of any format, told by its content, or a folder of them.
+
+The readers of the rarer formats are imported when such a file is met.
+"""
 
 import json
 import re
@@ -6,8 +9,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 from maquette.errors import MaquetteError
-from maquette.weights.ckpt import Checkpoint
-from maquette.weights.gguf import GGUFFile
 from maquette.weights.mapped_file import MappedFile, bad_file, quoted
 from maquette.weights.safetensors_file import SafetensorsFile
 from maquette.weights.view import Weights, union
@@ -101,17 +102,31 @@ def _open_shard(index: Path, name: str) -> Weights:
     shard = index.with_name(name)
     if not shard.is_file():
         raise bad_file(index, f"names {quoted(name)}, which is missing", "download all parts")
+    from maquette.weights.ckpt import Checkpoint
+
     view = _open(shard)
     if not isinstance(view, SafetensorsFile | Checkpoint):
         raise bad_file(index, f"names {quoted(name)}, which is no part of a model", "download it again")
     return view
 
 
+def _open_gguf(path: Path) -> Weights:
+    from maquette.weights.gguf import GGUFFile
+
+    return GGUFFile(path)
+
+
+def _open_checkpoint(path: Path) -> Weights:
+    from maquette.weights.ckpt import Checkpoint
+
+    return Checkpoint(path)
+
+
 _READERS: tuple[tuple[Callable[[bytes], bool], Callable[[Path], Weights]], ...] = (
-    (lambda head: head.startswith(b"GGUF"), GGUFFile),
-    (lambda head: head.startswith((b"PK\3\4", b"PK\5\6")), Checkpoint),
+    (lambda head: head.startswith(b"GGUF"), _open_gguf),
+    (lambda head: head.startswith((b"PK\3\4", b"PK\5\6")), _open_checkpoint),
     (_is_safetensors, SafetensorsFile),
-    (lambda head: head.startswith(b"\x80"), Checkpoint),
+    (lambda head: head.startswith(b"\x80"), _open_checkpoint),
     (lambda head: head.lstrip().startswith(b"{"), _open_shards),
 )
 
