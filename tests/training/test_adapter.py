@@ -15,11 +15,14 @@ from tiny import random_run, silent
 from torch import Tensor
 
 import maquette
+from maquette.engine.build import outline, parameters
 from maquette.engine.control import open_control
+from maquette.engine.control_fit import check_control
 from maquette.engine.model import Model
 from maquette.errors import MaquetteError
-from maquette.models.t2i_adapter import T2IAdapterSpec
+from maquette.models.t2i_adapter import T2IAdapter, T2IAdapterSpec
 from maquette.training import adapter as module
+from maquette.training import palette as palette_module
 from maquette.training import run as driver
 from maquette.training.adapter import AdapterRecipe, AdapterTask, map_examples, maps_of, paint_maps, to_unit
 from maquette.training.checkpoint import Checkpoint, save
@@ -29,6 +32,7 @@ from maquette.training.export import export
 from maquette.training.learner import OptimiserSpec
 from maquette.training.loop import generator
 from maquette.training.palette import Palette, palette
+from maquette.training.recipe import AdapterSettings, read_recipe
 from maquette.training.scenes import is_held_out
 from maquette.training.semantic import MapBatch, MapStream
 from maquette.training.stream import SceneStream
@@ -94,6 +98,14 @@ def test_it_learns_and_the_model_stays_as_it_is(model: Model, batch: MapBatch) -
 def test_a_shape_that_does_not_fit_the_model_is_refused(model: Model) -> None:
     with pytest.raises(MaquetteError, match=r"\[adapter\.shape\]: was made for another model .* scale of each feature"):
         AdapterTask(recipe(shape=T2IAdapterSpec(widths=(16, 32))), model, 0, "float32")
+
+
+def test_the_projects_recipe_fits_mini_in_ten_megabytes() -> None:
+    told = read_recipe(Path(__file__).parents[2] / "recipes/semantic-map.toml")
+    assert isinstance(told, AdapterSettings) and told.model == "mini"
+    mini, adapter = maquette.open("mini", device="cpu"), outline(T2IAdapter, told.adapter.shape)
+    check_control(Path("recipe"), adapter, "mini", mini.network, mini.first_stage.vae.spec)
+    assert 2 * parameters(adapter) + palette_module.SHIPPED.stat().st_size < 10e6
 
 
 @contextmanager
