@@ -21,7 +21,9 @@ def asked(tmp_path: Path, monkeypatch, model) -> list[tuple[str, dict]]:
 
 def test_every_option_reaches_the_model(asked) -> None:
     options = "--family sd1 --prediction v --vae v.pt --text a --text b --tokenizer t --variant fp16 --averaged"
-    adapters = "--lora one.safetensors:0.5 --lora two.safetensors --embedding sks=s.pt --device cpu --dtype float32"
+    adapters = (
+        "--lora one.safetensors:0.5 --lora two.safetensors --embedding sks=s.pt --device cpu --dtype float32 --stream"
+    )
     line = f"txt2img words --model m.ckpt --out x.png {options} {adapters}"
     assert command.run(line.split()) == 0
     assert asked == [
@@ -39,6 +41,7 @@ def test_every_option_reaches_the_model(asked) -> None:
                 "averaged": True,
                 "device": "cpu",
                 "dtype": "float32",
+                "stream": True,
             },
         )
     ]

@@ -6,29 +6,21 @@ import platform
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Annotated
 
 import typer
 
 from maquette import __version__
+from maquette.engine.memory import GIB, WORKING_MEMORY, Place, memory
 
-GIB = 2**30
-WORKING_MEMORY = GIB  # left free for the program itself and for what a picture of common size needs
 BYTES = {"float32": 4, "bfloat16 or float16": 2}  # of a parameter
 
 
-class Place(NamedTuple):
-    """Somewhere a model can run; bytes of memory there are, and how many are free."""
-
-    device: str
-    what: str
-    total: int
-    free: int
-
-
-def doctor() -> None:
+def doctor(
+    model: Annotated[str | None, typer.Option(metavar="NAME", help="Say how this model, file or folder fits.")] = None,
+) -> None:
     """Say what this machine has (devices, precision, memory), and which models fit."""
-    for name, value in report():
+    for name, value in report() if model is None else fitting(model, places()):
         typer.echo(f"{name:<11} {value}")
 
 
@@ -72,28 +64,6 @@ def cpu_features() -> str:
     return f"{torch.backends.cpu.get_cpu_capability()}, " + (f"bfloat16 by {bfloat16}" if bfloat16 else "no bfloat16")
 
 
-def memory() -> tuple[int, int]:
-    """The machine's memory and what is free of it, in bytes; a container's limit counts as the machine's."""
-    if sys.platform != "linux":
-        total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-        return total, total // 2  # no portable way to ask; half is a careful guess
-    lines = (line.split() for line in Path("/proc/meminfo").read_text().splitlines())
-    kilobytes = {line[0].rstrip(":"): int(line[1]) for line in lines}
-    total, free = 1024 * kilobytes["MemTotal"], 1024 * kilobytes["MemAvailable"]
-    limit, used = (read_number(Path("/sys/fs/cgroup") / name) for name in ("memory.max", "memory.current"))
-    if limit is None or used is None or limit >= total:
-        return total, free
-    return limit, min(free, max(limit - used, 0))
-
-
-def read_number(file: Path) -> int | None:
-    """The number that a file holds, or None."""
-    try:
-        return int(file.read_text())
-    except (OSError, ValueError):
-        return None
-
-
 def room(place: Place) -> str:
     """How large a model can be, at each precision."""
     free = max(place.free - WORKING_MEMORY, 0)
@@ -114,6 +84,33 @@ def models(here: list[Place]) -> Iterator[tuple[str, str]]:
         yield "model", f"{name}: {count / 1e6:.1f}M parameters ({sizes}), {disk:.1f} MB on disk"
         for place in here:
             yield "", f"{what_fits(count, place)} on {place.device}"
+
+
+def fitting(name: str, here: list[Place]) -> Iterator[tuple[str, str]]:
+    """How a model fits at each place and precision: whole, in part read as it is used, or not."""
+    import torch
+
+    from maquette.engine.fit import numbers, numbers_at_once, parts_to_stream
+    from maquette.engine.open import find
+    from maquette.engine.recognise import recognise
+
+    found = recognise(find(name))
+    sizes = {part: numbers(each) for part, each in found.parts.items()}
+    yield "model", f"{found.title}: {sum(sizes.values()) / 1e6:,.1f}M parameters"
+    yield "", ", ".join(f"{part} {size / 1e6:,.1f}M" for part, size in sizes.items())
+    for place in here:
+        for dtype, called in ((torch.float32, "float32"), (torch.bfloat16, "bfloat16 or float16")):
+            whole = sum(sizes.values()) * dtype.itemsize
+            streamed = numbers_at_once(found.parts) * dtype.itemsize
+            if not parts_to_stream(found.parts, dtype, place.free):
+                how = "fits"
+            elif "denoiser" not in parts_to_stream(found.parts, dtype, place.free):
+                how = "fits, if all but the denoiser is read from the file as it is used; that is done by itself"
+            elif streamed + WORKING_MEMORY <= place.free:
+                how = f"read from the file as it is used (--stream, or by itself) {streamed / GIB:.2f} GiB, and fits"
+            else:
+                how = "does not fit"
+            yield place.device, f"in {called} {whole / GIB:.2f} GiB, {how}"
 
 
 def what_fits(parameters: int, place: Place) -> str:

@@ -13,23 +13,26 @@ import torch
 from torch import Tensor
 
 from maquette.engine.kinds import Kind
+from maquette.engine.streaming import Streamed
 from maquette.errors import MaquetteError
 from maquette.weights.embeddings import read_embedding
 from maquette.weights.lora import LoRA, Merged, Report, Target, read_lora, with_lora
 from maquette.weights.open_file import open_weights
 from maquette.weights.precision import descaled
-from maquette.weights.view import Weights, prefixed, union
+from maquette.weights.view import Weights, prefixed, select, union
 
 ROWS_THAT_GROW = "token_embedding.weight"  # learned words are rows behind the file's
 
 
-@dataclass(frozen=True)
+@dataclass
 class Origin:
     """A network of an opened model and the view that its tensors were read from, in our names."""
 
     kind: Kind
     network: Any
     weights: Weights
+    streamed: Streamed | None = None
+    """If its blocks are read whenever they run."""
 
     def targets(self, position: int) -> list[Target]:
         """Where LoRA files speak of it, as the model's first, second, ... text encoder."""
@@ -45,6 +48,10 @@ class Change(NamedTuple):
     @property
     def changed(self) -> frozenset[str]:
         return frozenset() if self.merged is None else self.merged.changed
+
+    def of(self, name: str, weights: Weights) -> Weights:
+        """What became of the weights of a part."""
+        return weights if self.merged is None else select(self.merged, f"{name}:")
 
 
 def open_loras(loras: Iterable[tuple[Path | str, float]]) -> list[LoRA]:
@@ -73,6 +80,9 @@ def apply(origins: Mapping[str, Origin], before: Change, after: Change) -> None:
     for name, origin in origins.items():
         prefix = f"{name}:"
         touched = {each.removeprefix(prefix) for each in before.changed | after.changed if each.startswith(prefix)}
+        if origin.streamed is not None:
+            origin.streamed.weights = after.of(name, origin.weights)
+            touched -= origin.streamed.names
         if not touched:
             continue
         state = origin.network.state_dict()

@@ -1,6 +1,6 @@
 """From a specification and a weight view to a network: no random numbers, no second copy."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any, TypeVar
 
 import torch
@@ -32,8 +32,12 @@ def outline(kind: Callable[[Spec], N], spec: Spec) -> N:
         return kind(spec)
 
 
-def fill(network: N, weights: Weights, device: torch.device, dtype: torch.dtype) -> N:
+def fill(
+    network: N, weights: Weights, device: torch.device, dtype: torch.dtype, *, but: Collection[str] = frozenset()
+) -> N:
     """Give an outlined network its tensors, in our names, ready to compute in `dtype` on `device`.
+
+    Those named by `but` are left as they are, to be read when they are needed (`engine/streaming.py`).
 
     On the CPU a tensor that has the type already stays in its mapped file, and convolutions turn theirs to
     channels-last when they are first used (`nn/conv.py`).
@@ -48,7 +52,8 @@ def fill(network: N, weights: Weights, device: torch.device, dtype: torch.dtype)
                 f"{describe(weights)}: {name} has the shape {weights.shape(name)}, but the network's is "
                 f"{tuple(parameter.shape)}; its config.json belongs to other weights"
             )
-    network.load_state_dict({name: weights[name].to(device, dtype) for name in wanted}, assign=True)
+    given = {name: weights[name].to(device, dtype) for name in wanted if name not in but}
+    network.load_state_dict(given, strict=not but, assign=True)
     network.eval().requires_grad_(False)
     return network if device.type == "cpu" else network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 

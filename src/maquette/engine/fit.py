@@ -1,10 +1,17 @@
-"""Whether the parts of a model belong together, by their widths."""
+"""Whether the parts of a model belong together, by their widths, and whether they fit into memory."""
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Mapping
 from typing import Any
 
+import torch
+
+from maquette.engine.build import parameters
 from maquette.engine.kinds import TEXTS
+from maquette.engine.memory import WORKING_MEMORY
+from maquette.engine.parts import Part
 from maquette.engine.recognise import Recognition
+from maquette.engine.streaming import blocks_of
 from maquette.errors import MaquetteError
 from maquette.models.dit import DiTSpec
 from maquette.models.flux import FluxSpec
@@ -42,3 +49,27 @@ def _widths(spec: Any, clip: list[Any], t5: list[Any]) -> Iterator[tuple[str, in
         yield from (("context widths", spec.context, each.width) for each in t5)
         pooled = sum(each.projection or each.width for each in clip)
         yield "vector widths", spec.vector, clip[0].width if isinstance(spec, FluxSpec) else pooled
+
+
+def parts_to_stream(parts: Mapping[str, Part], dtype: torch.dtype, free: int) -> frozenset[str]:
+    """The parts whose blocks are to be read whenever they run, because not all fit into `free` bytes.
+
+    First all but the denoiser: they run once for a picture, and take no memory while it is painted.
+    """
+    room = free - WORKING_MEMORY
+    sizes = {name: numbers(part) * dtype.itemsize for name, part in parts.items()}
+    if sum(sizes.values()) <= room:
+        return frozenset()
+    return frozenset(parts) - ({"denoiser"} if sizes["denoiser"] <= room else set())
+
+
+def numbers(part: Part) -> int:
+    """How many numbers the weights of a network are."""
+    return sum(math.prod(part.weights.shape(name)) for name in part.weights)
+
+
+def numbers_at_once(parts: Mapping[str, Part]) -> int:
+    """How many of them are in memory at a time if all blocks are read whenever they run."""
+    networks = [part.network() for part in parts.values()]
+    blocks = [parameters(block) for network in networks for block in blocks_of(network)]
+    return sum(map(parameters, networks)) - sum(blocks) + max(blocks, default=0)

@@ -1,6 +1,8 @@
 """An opened model: everything a workflow needs, whatever the family."""
 
-from collections.abc import Iterable, Mapping, Sequence
+import warnings
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import cached_property
 from hashlib import sha256
@@ -15,9 +17,12 @@ from maquette.diffusion.denoise import Denoiser, denoiser
 from maquette.diffusion.process import Process, RectifiedFlow
 from maquette.diffusion.schedules import flux_shift
 from maquette.engine.adapt import Change, Origin, apply, merge, open_loras, read_words
+from maquette.engine.memory import or_else
 from maquette.engine.preview import approximate, fit
 from maquette.engine.recognise import Recognition
+from maquette.engine.streaming import Streamed
 from maquette.engine.text import Encoder, TextEncoder, teach
+from maquette.engine.tiling import in_tiles
 from maquette.errors import MaquetteError
 from maquette.families.family import Encoding, Latent, Told
 from maquette.models.pixels import Pixels
@@ -30,25 +35,51 @@ if TYPE_CHECKING:
 
     from maquette.workflows.loop import Result
 
+SHORT = "memory ran out"
 LOW_AESTHETIC = 2.5  # what the refiner is told of what is not wanted
 IN_FILES = {"text_encoder": "clip_l", "text_encoder_2": "clip_g"}  # what embedding files call the towers
 
 
-@dataclass(frozen=True)
+@dataclass
 class FirstStage:
     """The autoencoder and how its latents are brought to unit variance: (z - shift) * scale."""
 
     vae: VAE | VQ | Pixels
     latent: Latent
+    tile_from: int | None = None
+    """Pictures of more pixels are computed by tiles; None: only where memory runs out."""
 
     def encode(self, image: Tensor) -> Tensor:
         """Scaled latents (B, C, h, w), a posterior's means, of pictures in [-1, 1]."""
-        z = self.vae.encode(image).mean if isinstance(self.vae, VAE) else self.vae.encode(image)
-        return self.latent.scaled(z.float())
+        return self._sized(image.shape[-2] * image.shape[-1], lambda: self._encode(image))
 
     def decode(self, latent: Tensor) -> Tensor:
         """The pictures (B, 3, H, W) of scaled latents."""
-        return self.vae.decode(self.latent.unscaled(latent)).float()
+        pixels = latent.shape[-2] * latent.shape[-1] * self.vae.spec.factor**2
+        return self._sized(pixels, lambda: self.vae.decode(self.latent.unscaled(latent)).float())
+
+    def _encode(self, image: Tensor) -> Tensor:
+        z = self.vae.encode(image).mean if isinstance(self.vae, VAE) else self.vae.encode(image)
+        return self.latent.scaled(z.float())
+
+    def _sized(self, pixels: int, call: Callable[[], Tensor]) -> Tensor:
+        """What is computed for pictures of so many pixels: by tiles, if they are large or if memory runs out."""
+
+        def compute() -> Tensor:
+            with in_tiles(self.vae) if self._tiles(pixels) else nullcontext():
+                return call()
+
+        def smaller() -> bool:
+            if self._tiles(pixels) or isinstance(self.vae, Pixels):
+                return False
+            warnings.warn(f"{SHORT}; from now on the first stage computes such pictures by tiles", stacklevel=2)
+            self.tile_from = pixels - 1
+            return True
+
+        return or_else(compute, smaller)
+
+    def _tiles(self, pixels: int) -> bool:
+        return not isinstance(self.vae, Pixels) and self.tile_from is not None and pixels > self.tile_from
 
 
 class Model:
@@ -104,7 +135,11 @@ class Model:
     @cached_property
     def denoiser(self) -> Denoiser:
         """The network as the answer to a sampler's question."""
-        answer = denoiser(self.network, self.prediction, self.dtype)
+        whole = denoiser(self.network, self.prediction, self.dtype)
+
+        def answer(*asked: Any) -> Tensor:
+            return or_else(lambda: whole(*asked), lambda: self.stream("denoiser", why=SHORT))
+
         return (lambda *asked: answer(*asked).clamp(-1, 1)) if self.family.pixels else answer
 
     def process_for(self, width: int, height: int) -> Process:
@@ -157,7 +192,10 @@ class Model:
             guidance=defaults.guidance if guidance is None else guidance,
         )
         chunks = max(chunks, self.chunks(*prompts))
-        texts = [None if each is None else each(prompts, chunks=chunks, clip_skip=clip_skip) for each in self.encoders]
+        texts = or_else(
+            lambda: [e if e is None else e(prompts, chunks=chunks, clip_skip=clip_skip) for e in self.encoders],
+            lambda: self.stream(*self._origins, why=SHORT),
+        )
         if negative and self.family.zero_empty_negative:
             texts = [None if text is None else _zero_where_empty(text, prompts) for text in texts]
         unwanted = torch.full((len(prompts),), float(negative), device=self.device)
@@ -217,6 +255,22 @@ class Model:
         apply(self._origins, self._change, change)
         self._change = change
         return change.reports
+
+    @torch.no_grad()
+    def stream(self, *parts: str, why: str) -> bool:
+        """Let go of the blocks of some parts and read them whenever they run, with a warning that says why.
+
+        False if that is what they do already.
+        """
+        new = [name for name in parts if self._origins[name].streamed is None]
+        for name in new:
+            origin = self._origins[name]
+            first = next(origin.network.parameters())
+            weights = self._change.of(name, origin.weights)
+            origin.streamed = Streamed(origin.network, weights, first.device, first.dtype)
+        if new:
+            warnings.warn(f"{why}; from now on weights are read as they are used: {', '.join(new)}", stacklevel=2)
+        return bool(new)
 
     def set_embeddings(self, files: Mapping[str, Path | str]) -> None:
         """Let prompts use learned words, each from the file of its textual inversion, instead of those known before.

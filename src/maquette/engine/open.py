@@ -12,12 +12,14 @@ import torch
 from maquette import collector_paused
 from maquette.engine.adapt import Origin
 from maquette.engine.build import fastest_device, fill
-from maquette.engine.fit import check_fit
+from maquette.engine.fit import check_fit, parts_to_stream
 from maquette.engine.folder import FAMILY_KEY, INDEX, read_json
 from maquette.engine.hub import fetch, is_name
+from maquette.engine.memory import free_memory
 from maquette.engine.model import FirstStage, Model
 from maquette.engine.parts import Part
 from maquette.engine.recognise import Recognition, Wishes, recognise
+from maquette.engine.streaming import Streamed
 from maquette.engine.text import ClassEncoder, Encoder, LongTextEncoder, TextEncoder
 from maquette.engine.tokens import find_tokenizer
 from maquette.errors import MaquetteError
@@ -30,6 +32,8 @@ __all__ = ["ASSETS", "FAMILY_KEY", "INDEX", "find", "names", "open", "read_json"
 
 ASSETS = Path(str(files("maquette"))) / "assets"
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+LARGE_PICTURE = 2 * 1024 * 1024  # pixels; larger ones are computed by tiles
+SMALL_PICTURE = 512 * 1024  # the same where memory is short
 Paths = str | Path | Sequence[str | Path]
 
 
@@ -47,6 +51,8 @@ def open(
     averaged: bool = False,
     device: str | None = None,
     dtype: str | torch.dtype | None = None,
+    stream: bool | None = None,
+    tile_vae: bool | None = None,
 ) -> Model:
     """Open a model: one of the package by name, a file or a diffusers folder by path, or "org/model" from the hub.
 
@@ -55,6 +61,9 @@ def open(
     files with a scale each, `embeddings` files of textual inversions by the word that stands for them. `variant`
     chooses files such as model.fp16.safetensors, `averaged` the moving average in a training checkpoint.
     `device` and `dtype` are by default the accelerator, if there is one, and the precision that suits it.
+    `stream` reads each block from the file whenever it runs, so that the model may be larger than the memory; by
+    default where memory does not suffice. `tile_vae` computes large pictures by tiles in the first stage, in less
+    memory and without seams; by default from 2 megapixels on, or from half a megapixel on where the model is streamed.
 
     Raises:
         MaquetteError: there is no such model, or a file of it is missing, damaged or of another kind.
@@ -68,15 +77,12 @@ def open(
     if found.family is None:
         raise MaquetteError(f"{path}: holds no denoiser, only: {found.title}; give it beside a model, as vae= or text=")
     _check_complete(found, found.family)
-    for evidence in found.evidence:
-        if evidence.assumed:
-            message = (
-                f"{path}: nothing tells its {evidence.what}; {evidence.value} is assumed: give it if it is another"
-            )
-            warnings.warn(message, stacklevel=2)
+    _say_what_is_assumed(found)
     check_fit(found)
     precision = _precision(dtype, place, found.family)
-    model = _assemble(found, found.family, place, precision, [_there(each) for each in _paths(tokenizer)])
+    streamed = _streamed(found, stream, precision, place)
+    model = _assemble(found, found.family, place, precision, list(map(_there, _paths(tokenizer))), streamed)
+    model.first_stage.tile_from = _tile_from(tile_vae, bool(streamed))
     if embeddings:
         model.set_embeddings(embeddings)
     model.set_loras(loras)
@@ -163,9 +169,35 @@ def _check_complete(found: Recognition, family: Family) -> None:
         raise MaquetteError(f"{found.path}: {found.title} without {' and '.join(missing)}; give what is missing")
 
 
+def _say_what_is_assumed(found: Recognition) -> None:
+    for each in found.evidence:
+        if each.assumed:
+            message = f"{found.path}: nothing tells its {each.what}; {each.value} is assumed: give it if it is another"
+            warnings.warn(message, stacklevel=3)
+
+
+def _streamed(found: Recognition, asked: bool | None, dtype: torch.dtype, device: torch.device) -> frozenset[str]:
+    """The parts whose blocks are to be read whenever they run."""
+    if asked is None:
+        return parts_to_stream(found.parts, dtype, free_memory(device))
+    return frozenset(found.parts) if asked else frozenset()
+
+
+def _tile_from(asked: bool | None, memory_is_short: bool) -> int | None:
+    """The pixels above which a picture is computed by tiles."""
+    if asked is None:
+        return SMALL_PICTURE if memory_is_short else LARGE_PICTURE
+    return 0 if asked else None
+
+
 @collector_paused()
 def _assemble(
-    found: Recognition, family: Family, place: torch.device, precision: torch.dtype, tokenizers: Sequence[Path]
+    found: Recognition,
+    family: Family,
+    place: torch.device,
+    precision: torch.dtype,
+    tokenizers: Sequence[Path],
+    streamed: frozenset[str],
 ) -> Model:
     """The networks of a model with their tensors."""
     origins: dict[str, Origin] = {}
@@ -175,6 +207,9 @@ def _assemble(
         network = part.network()
         weights = part.read(network)
         origins[name] = Origin(part.kind, network, weights)
+        if name in streamed:
+            origins[name].streamed = Streamed(network, weights, place, dtype)
+            return network
         return fill(network, weights, place, dtype)
 
     encoders: list[Encoder | None] = []

@@ -85,10 +85,19 @@ class Encoder(Network):
         self.norm_out = GroupNorm(spec.groups, previous, eps=EPS)
         self.conv_out = Conv2d(previous, out, 3, padding=1)
 
+    @property
+    def blocks(self) -> tuple[nn.Module, ...]:
+        """What is run between the first convolution and `leave`, in order."""
+        return (*self.down, *self.middle)
+
     def forward(self, x: Tensor) -> Tensor:
         x = self.conv_in(x)
-        for block in (*self.down, *self.middle):
+        for block in self.blocks:
             x = self.run(block, x)
+        return self.leave(x)
+
+    def leave(self, x: Tensor) -> Tensor:
+        """What comes behind the blocks."""
         return self.conv_out(F.silu(self.norm_out(x)))
 
 
@@ -109,8 +118,17 @@ class Decoder(Network):
         self.norm_out = GroupNorm(spec.groups, previous, eps=EPS)
         self.conv_out = Conv2d(previous, spec.in_channels, 3, padding=1)
 
+    @property
+    def blocks(self) -> tuple[nn.Module, ...]:
+        """What is run between the first convolution and `leave`, in order."""
+        return (*self.middle, *self.up)
+
     def forward(self, z: Tensor) -> Tensor:
         x = self.conv_in(z)
-        for block in (*self.middle, *self.up):
+        for block in self.blocks:
             x = self.run(block, x)
+        return self.leave(x)
+
+    def leave(self, x: Tensor) -> Tensor:
+        """What comes behind the blocks."""
         return self.conv_out(F.silu(self.norm_out(x)))

@@ -1,0 +1,156 @@
+"""Weights read as they are used, compared with the same model in memory."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from small_models import write_original
+
+import maquette
+from maquette.cli import doctor
+from maquette.engine.fit import numbers, parts_to_stream
+from maquette.engine.memory import WORKING_MEMORY, Place, or_else
+from maquette.errors import MaquetteError
+from maquette.weights.safetensors_file import write_safetensors
+
+FAMILIES = ("sd1", "sdxl", "sd3", "flux-dev", "ldm-text", "dit")
+SIZE = {"width": 64, "height": 64, "steps": 2, "seed": 1}
+
+
+def pixels(model, **fields) -> bytes:
+    prompt = "3" if model.family.name.startswith("dit") else "a red apple"
+    return model.txt2img(prompt, **SIZE, **fields).images[0].tobytes()
+
+
+def in_memory(model) -> int:
+    """The numbers of the model that are not left in its file."""
+    networks = [model.network, model.first_stage.vae, *(each.tower for each in model.encoders if each)]
+    return sum(p.numel() for network in networks for p in network.parameters() if not p.is_meta)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_streamed_model_paints_the_same_picture(family: str, tmp_path: Path) -> None:
+    path = write_original(family, tmp_path)
+    whole, streamed = (maquette.open(path, device="cpu", stream=stream) for stream in (False, True))
+    assert pixels(streamed) == pixels(whole)
+    assert in_memory(streamed) < 0.7 * in_memory(whole)
+    assert all(p.is_meta for block in streamed.first_stage.vae.decoder.up for p in block.parameters())
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_loras_are_merged_into_what_is_read(stream: bool, tmp_path: Path) -> None:
+    path, lora = write_original("sd1", tmp_path), tmp_path / "lora.safetensors"
+    model = maquette.open(path, device="cpu", stream=stream)
+    generator = torch.Generator().manual_seed(0)
+    name = "lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn1_to_q"
+    rows = {"lora_up.weight": (32, 4), "lora_down.weight": (4, 32)}
+    write_safetensors(lora, {f"{name}.{k}": torch.randn(*shape, generator=generator) for k, shape in rows.items()})
+    plain = pixels(model)
+    assert model.set_loras([(lora, 1.0)])[0].matched
+    merged = pixels(model)
+    assert merged != plain
+    assert merged == pixels(maquette.open(path, device="cpu", stream=not stream, loras=[(lora, 1.0)]))
+    if not stream:
+        with pytest.warns(UserWarning, match="a test; .* denoiser"):
+            model.stream("denoiser", why="a test")
+        assert pixels(model) == merged, "what was merged stays so when the weights are let go"
+    model.set_loras([])
+    assert pixels(model) == plain
+
+
+def test_what_does_not_fit_is_streamed(tmp_path: Path) -> None:
+    """First what runs once for a picture, then everything."""
+    model = maquette.open(write_original("sd1", tmp_path), device="cpu")
+    parts = model.recognition.parts
+    sizes = {name: 2 * numbers(part) for name, part in parts.items()}
+    for free, streamed in (
+        (sum(sizes.values()), set()),
+        (sum(sizes.values()) - 1, set(parts) - {"denoiser"}),
+        (sizes["denoiser"], set(parts) - {"denoiser"}),
+        (sizes["denoiser"] - 1, set(parts)),
+    ):
+        assert parts_to_stream(parts, torch.bfloat16, WORKING_MEMORY + free) == streamed
+
+
+ERRORS = (
+    torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."),
+    RuntimeError("[enforce fail at alloc_cpu.cpp:127] DefaultCPUAllocator: can't allocate memory: you tried to ..."),
+    MemoryError(),
+)
+
+
+class Short:
+    """A `run` that has too little memory for maps of more places."""
+
+    def __init__(self, run, error: BaseException, places: int) -> None:
+        self.run, self.error, self.places = run, error, places
+
+    def __call__(self, block, x, *args):
+        if x[0, 0].numel() > self.places:
+            raise self.error
+        return self.run(block, x, *args)
+
+
+@pytest.mark.parametrize("error", ERRORS, ids=["cuda", "cpu", "python"])
+def test_what_runs_out_of_memory_is_tried_once_more(error: BaseException) -> None:
+    tries: list[str] = []
+
+    def call() -> int:
+        tries.append("call")
+        if "smaller" not in tries:
+            raise error
+        return 7
+
+    assert or_else(call, lambda: tries.append("smaller") is None) == 7
+    assert tries == ["call", "smaller", "call"]
+
+
+def test_the_first_stage_goes_on_by_tiles_when_memory_runs_out(tmp_path: Path) -> None:
+    model = maquette.open(write_original("sd1", tmp_path), device="cpu")
+    latent = torch.randn(1, 4, 70, 16, generator=torch.Generator().manual_seed(0))
+    whole, decoder = model.decode(latent), model.first_stage.vae.decoder
+    decoder.run = Short(decoder.run, ERRORS[0], places=50_000)
+    with pytest.warns(UserWarning, match="by tiles"):
+        tiled = model.decode(latent)
+    assert (tiled - whole).abs().max() < 2 / 127.5
+    assert torch.equal(model.decode(latent), tiled), "and again, without asking"
+
+
+@pytest.mark.parametrize("part", ["network", "encoder"])
+def test_weights_are_streamed_when_memory_runs_out(part: str, tmp_path: Path, monkeypatch) -> None:
+    model = maquette.open(write_original("sd1", tmp_path), device="cpu")
+    whole = pixels(model)
+    network = model.network if part == "network" else model.encoders[0].tower
+    block = network.down[0] if part == "network" else network.layers[0]
+    forward, failed = block.forward, []
+
+    def short(*args):
+        if not failed:
+            failed.append(True)
+            raise ERRORS[0]
+        return forward(*args)
+
+    monkeypatch.setattr(block, "forward", short)
+    with pytest.warns(UserWarning, match="read as they are used: .*" + ("denoiser" if part == "network" else "text")):
+        assert pixels(model) == whole
+    assert all(p.is_meta for p in block.parameters())
+
+
+def test_other_errors_and_a_second_shortage_are_told(tmp_path: Path, monkeypatch) -> None:
+    model = maquette.open(write_original("sd1", tmp_path), device="cpu", stream=True)
+    for error in (RuntimeError("shapes differ"), ERRORS[0]):
+        monkeypatch.setattr(model.network.down[0], "forward", lambda *args, error=error: (_ for _ in ()).throw(error))
+        with pytest.raises((RuntimeError, MaquetteError), match=str(error)[:10]):
+            pixels(model)
+
+
+def test_says_how_a_model_fits(tmp_path: Path) -> None:
+    """Whole, without what runs once for a picture, block by block, or not."""
+    write_original("sd3", tmp_path)
+    found = [Place("cpu", "", 2**40, WORKING_MEMORY + free) for free in (10**8, 5_000_000, 4_000_000, 0)]
+    said = [value for name, value in doctor.fitting(str(tmp_path / "sd3.safetensors"), found) if name == "cpu"]
+    float32 = said[::2]
+    assert float32[0].endswith("GiB, fits")
+    assert "all but the denoiser" in float32[1]
+    assert "--stream" in float32[2]
+    assert float32[3].endswith("does not fit")

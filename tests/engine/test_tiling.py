@@ -1,0 +1,62 @@
+"""The first stage in tiles, compared with the whole picture at once."""
+
+import pytest
+import torch
+from small_models import random_state
+
+from maquette.engine.tiling import in_tiles
+from maquette.models.vae import VAE, VAESpec
+from maquette.models.vq import VQ, VQSpec
+
+SPECS = {
+    "kl": VAESpec(widths=(16, 16, 32), res_blocks=1, groups=4),
+    "attention above": VAESpec(widths=(16, 16, 32), res_blocks=1, groups=4, attention=(1,)),
+    "vq": VQSpec(widths=(16, 32), res_blocks=1, groups=4, codes=20),
+}
+
+
+def first_stage(name: str):
+    spec = SPECS[name]
+    network = (VQ if isinstance(spec, VQSpec) else VAE)(spec)
+    network.load_state_dict(random_state(network, seed=1))
+    return network.eval().requires_grad_(False)
+
+
+def picture(height: int, width: int) -> torch.Tensor:
+    """Half of it nearly plain, half of it rough, so that no part speaks for the whole."""
+    noise = torch.randn(2, 3, height, width, generator=torch.Generator().manual_seed(0))
+    noise[..., : width // 2] *= 0.05
+    return (noise + torch.linspace(-1, 1, height)[:, None]).clamp(-1, 1)
+
+
+@pytest.mark.parametrize("name", SPECS)
+def test_tiles_give_the_whole_picture(name: str) -> None:
+    """A difference in the norms' moments, or a halo that is too small, would show as seams of many times as much."""
+    network, x = first_stage(name), picture(96, 128)
+    encode = (lambda x: network.encode(x).mean) if name != "vq" else network.encode
+    whole_z = encode(x)
+    whole_x = network.decode(whole_z)
+    with in_tiles(network, side=12):
+        tiled_z, tiled_x = encode(x), network.decode(whole_z)
+    assert (tiled_z - whole_z).abs().max() < 0.02 * whole_z.std()
+    assert (tiled_x - whole_x).abs().max() < 2 / 127.5
+    assert torch.equal(network.decode(whole_z), whole_x), "untiled again afterwards"
+
+
+def test_tiles_are_computed_one_at_a_time() -> None:
+    """No block of high resolution sees more than a tile and its halo."""
+    network, sizes = first_stage("kl"), []
+    run = network.decoder.run
+    network.decoder.run = lambda block, x: sizes.append(x.shape[0] * x.shape[2] * x.shape[3]) or run(block, x)
+    z = torch.randn(1, 4, 32, 48, generator=torch.Generator().manual_seed(0))
+    with in_tiles(network, side=8):
+        network.decode(z)
+    tile = (8 + 2 * 6) * 4
+    assert max(sizes) <= tile**2 < 32 * 48 * 16 / 2
+
+
+def test_sides_that_cannot_be_halved_are_computed_whole() -> None:
+    network, x = first_stage("kl"), picture(66, 64)
+    whole = network.encode(x).mean
+    with in_tiles(network, side=8):
+        assert torch.allclose(network.encode(x).mean, whole, atol=1e-4)
