@@ -42,14 +42,9 @@ def attention_cases(bench: Bench, ks: Sequence[int]) -> list[Case]:
     found = []
     for k, (image, reading) in enumerate(zip(result.images, bench.read(*result.images), strict=True)):
         maps = result.attention.of(k)
-        places = [centre(maps[name]) for name in (left, right)]
-        record: Record = {
-            "words": text,
-            "left": places[0] < 0.5,
-            "right": places[1] > 0.5,
-            "ordered": places[0] < places[1],
-        }
-        record |= {"own": record["left"] and record["right"], "confirmed": bool(score(reading, scene).relation)}
+        a, b = (centre(maps[name]) for name in (left, right))
+        record: Record = {"words": text, "confirmed": bool(score(reading, scene).relation), "a": a, "b": b}
+        record |= {"left": a < 0.5, "right": b > 0.5, "own": a < 0.5 < b, "ordered": a < b}
         greys = [Image.fromarray((maps[name] * 255).byte().numpy()).resize(image.size) for name in (left, right)]
         found.append((record, [image, *(grey.convert("RGB") for grey in greys)]))
     return found
@@ -69,5 +64,7 @@ def attention_rows(records: Sequence[Record]) -> list[Row]:
             share(records, f"{name}: A on the left", "", "left", where),
             share(records, f"{name}: B on the right", "", "right", where),
             share(records, f"{name}: A to the left of B", "", "ordered", where),
+            share(records, f"{name}: A's centre, of the width", "", "a", where),
+            share(records, f"{name}: B's centre, of the width", "", "b", where),
         ]
     return rows

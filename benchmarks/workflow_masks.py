@@ -15,6 +15,7 @@ from maquette.training.scenes import Scene, Thing, sample_scene
 from maquette.workflows.region import grow
 
 GROWN = 4  # pixels that masks are larger than their objects, as people draw them: new and old are mixed over so many
+SEAM = 1.2  # times the gradient of its surroundings may be that across a border
 REACH = 8  # pixels on either side of a border that are its surroundings
 
 
@@ -32,6 +33,9 @@ def seam_cases(bench: Bench, ks: Sequence[int]) -> list[Case]:
         record = {"outline": k % 2 == 1, "box": k % 2 == 0, "identical": bool(same[~inside].all())}
         for name, picture in (("painted", painted), ("drawn", image)):
             record[f"across {name}"], record[f"around {name}"] = gradients(np.asarray(picture), inside)
+        inner = [np.asarray(grow(mask, -depth)) > 0 for depth in range(GROWN)]
+        record["steepest painted"] = max(gradients(np.asarray(painted), each)[0] for each in inner)
+        record["seamless"] = record["across painted"] <= SEAM * record["around painted"]
         found.append((record, [image, mask.convert("RGB"), painted]))
     return found
 
@@ -57,17 +61,19 @@ def gradients(pixels: np.ndarray, inside: np.ndarray) -> tuple[float, float]:
 
 
 def seam_rows(records: Sequence[Record]) -> list[Row]:
-    def ratio(name: str, goal: str, which: str, where: str | None = None) -> Row:
+    def ratio(name: str, goal: str, which: str, where: str | None = None, what: str = "across") -> Row:
         chosen = [record for record in records if where is None or record[where]]
-        across, beside = (sum(record[f"{what} {which}"] for record in chosen) for what in ("across", "around"))
+        across, beside = (sum(record[f"{each} {which}"] for record in chosen) for each in (what, "around"))
         return name, across / beside if beside else float("nan"), len(chosen), goal
 
     return [
         share(records, "outside bit-identical", "100 %", "identical"),
-        ratio("gradient across / around", "<= 1.2", "painted"),
+        ratio("gradient across / around", f"<= {SEAM}", "painted"),
         ratio("  of boxes", "", "painted", "box"),
         ratio("  of outlines", "", "painted", "outline"),
         ratio("  as drawn", "", "drawn"),
+        ratio(f"  steepest contour up to {GROWN - 1} pixels inside", "", "painted", what="steepest"),
+        share(records, f"scenes within {SEAM}", "", "seamless"),
     ]
 
 

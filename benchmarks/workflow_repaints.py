@@ -46,9 +46,9 @@ def img2img_cases(bench: Bench, ks: Sequence[int]) -> list[Case]:
 
 
 def img2img_rows(records: Sequence[Record]) -> list[Row]:
-    names = {"drawn": "the drawn source", "0.3": "strength 0.3", "0.9": "strength 0.9", "words": "words alone"}
+    names = {"drawn": "source", "0.3": "at 0.3", "0.9": "at 0.9", "words": "words alone"}
     figures = {
-        "overlap": "its layout (overlap of the things' cells)",
+        "overlap": "overlap of its layout",
         "source object": "the source's object",
         "source background": "the source's background",
         "words object": "the words' object",

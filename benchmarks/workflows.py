@@ -34,6 +34,7 @@ from maquette.training.judge import judge_hash, load_judge
 from maquette.weights.atomic_file import replacing
 from maquette.workflows.request import Request
 
+SHOWN = 12  # details on a sheet
 MEASURES = {
     "seam": Measure(50, 1, seam_cases, seam_rows),
     "replace": Measure(100, 1, replace_cases, replace_rows),
@@ -96,7 +97,7 @@ def stack(files: Sequence[Path]) -> Image.Image:
 
 def show(found: dict[str, list[Row]], told: Record, console: Console) -> None:
     """The table."""
-    table = Table("", "figure", "value", "of", "goal", title=", ".join(f"{key} {value}" for key, value in told.items()))
+    table = Table("", "figure", "value", "of", "goal", title=f"{told['setting']}, seed {told['seed']}")
     for name, rows in found.items():
         for k, (figure, value, of, goal) in enumerate(rows):
             table.add_row("" if k else name, figure, f"{value:.3f}", str(of), goal)
@@ -114,12 +115,14 @@ def read_arguments() -> argparse.Namespace:
     parser.add_argument("--guidance", type=float, help="by default the model's")
     parser.add_argument("--device", help="by default the fastest here")
     parser.add_argument("--out", type=Path, default=Path("outputs/workflows"))
-    parser.add_argument("--sheet", type=Path, help="a PNG of the first 12 details: drawn, before, after")
+    parser.add_argument("--sheet", type=Path, help="a PNG of the first details: drawn, before, after")
     told = parser.parse_args()
     if unknown := sorted(set(told.measures) - MEASURES.keys()):
         parser.error(f"there is no measure {unknown[0]!r}; known are {', '.join(MEASURES)}")
     if told.count is not None and told.count < 1:
         parser.error("--count must be at least 1")
+    if told.sheet is not None and told.measures and "detail" not in told.measures:
+        parser.error("--sheet shows what 'detail' painted; name it as well")
     return told
 
 
@@ -138,15 +141,18 @@ def main() -> None:
         found[name] = MEASURES[name].rows(measure(bench, name, count, told, asked.out, Console(stderr=True)))
     show(found, told, Console())
     report = {
-        name: [{"figure": row[0].strip(), "value": row[1], "of": row[2], "goal": row[3]} for row in rows]
+        name: [
+            {"figure": figure.strip(), "value": value if of else None, "of": of, "goal": goal}
+            for figure, value, of, goal in rows
+        ]
         for name, rows in found.items()
     }
     with replacing(asked.out / "report.json") as file:
         file.write((json.dumps({**told, "measures": report}, indent=2) + "\n").encode())
     if asked.sheet is not None:
-        files = sorted((asked.out / "detail").glob("*.png"), key=lambda file: int(file.stem))
+        shown = min(asked.count or MEASURES["detail"].count, SHOWN)
         with replacing(asked.sheet) as file:
-            stack(files[:12]).save(file, "PNG")
+            stack([asked.out / "detail" / f"{k}.png" for k in range(shown)]).save(file, "PNG")
     print(asked.out / "report.json")
 
 
