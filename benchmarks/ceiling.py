@@ -1,0 +1,39 @@
+"""What this machine can do at most: its rate of matrix products in each precision, and of copies in memory.
+
+python benchmarks/ceiling.py
+"""
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+SIDE, BYTES = 2048, 1 << 26
+
+
+def ceiling(clock: Callable[[], float] = time.monotonic, seconds: float = 1.0) -> dict[str, float]:
+    """TFLOP/s of products of square matrices, and GB/s read and written by a copy: the best seen in so many seconds."""
+    import torch
+
+    rates = {}
+    for dtype in (torch.float32, torch.bfloat16):
+        matrix = torch.randn(SIDE, SIDE).to(dtype)
+        rates[str(dtype).removeprefix("torch.")] = 2 * SIDE**3 / best(lambda m=matrix: m @ m, clock, seconds) / 1e12
+    source = torch.zeros(BYTES, dtype=torch.uint8)
+    target = torch.empty_like(source)
+    rates["copy"] = 2 * BYTES / best(lambda: target.copy_(source), clock, seconds) / 1e9
+    return rates
+
+
+def best(work: Callable[[], Any], clock: Callable[[], float], seconds: float) -> float:
+    """The least time that `work` took."""
+    times, end = [], clock() + seconds
+    work()
+    while clock() < end or not times:
+        start = clock()
+        work()
+        times.append(clock() - start)
+    return min(times)
+
+
+if __name__ == "__main__":
+    print(ceiling())
