@@ -3,6 +3,7 @@
 Nothing heavy is imported here, so that `maquette --help` answers at once; each command imports what it needs when run.
 """
 
+import gc
 import os
 import sys
 import traceback
@@ -58,7 +59,9 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a terminal that cannot show a name is no reason to fail
-    sys.exit(run(sys.argv[1:]))
+    status = run(sys.argv[1:])
+    gc.freeze()  # all goes now: to search torch's modules for garbage first would take as long as a small command
+    sys.exit(status)
 
 
 def run(arguments: Sequence[str]) -> int:
