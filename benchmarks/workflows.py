@@ -10,13 +10,14 @@ detail     objects of 24 pixels, spoiled by img2img at 0.5 and then repainted as
 attention  "A to the left of B": does each word's map lie on its side
 
 Case k has the seed + k and is the same whatever the count. Every case is kept as it is done, so that a run that was
-stopped, or a larger count, goes on; other weights, another judge, seed or setting start anew. The pictures, a strip for
-each case, lie beside the figures, which are in report.json.
+stopped, or a larger count, goes on; other weights, another judge, seed, setting or measurement starts anew. The
+pictures, a strip for each case, lie beside the figures, which are in report.json.
 """
 
 import argparse
 import json
 from collections.abc import Sequence
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,7 @@ from maquette.training.judge import judge_hash, load_judge
 from maquette.weights.atomic_file import replacing
 from maquette.workflows.request import Request
 
+HERE = Path(__file__).parent
 SHOWN = 12  # details on a sheet
 MEASURES = {
     "seam": Measure(50, 1, seam_cases, seam_rows),
@@ -45,23 +47,24 @@ MEASURES = {
 }
 
 
-def kept(file: Path, told: Record, at_once: int, count: int) -> list[Record]:
-    """The cases done before with the same model, judge and setting, in whole batches."""
+def kept(file: Path, told: Record) -> list[Record]:
+    """The cases done before with the same model, judge, setting and program."""
     if not file.exists():
         return []
     whole, _, _ = file.read_text("utf-8").rpartition("\n")  # what was being written when it was stopped is left out
     first, *records = [json.loads(line) for line in whole.splitlines()] or [None]
-    if first != told:
-        return []
-    return records if len(records) == count else records[: min(len(records), count) // at_once * at_once]
+    return records if first == told else []
 
 
 def measure(bench: Bench, name: str, count: int, told: Record, out: Path, console: Console) -> list[Record]:
-    """All cases of a measure, those done before among them."""
+    """The cases of a measure, those done before among them."""
     what, file, folder = MEASURES[name], out / f"{name}.jsonl", out / name
-    records = kept(file, told, what.at_once, count)
+    records = kept(file, told)
+    if len(records) >= count:
+        return records[:count]
+    del records[len(records) // what.at_once * what.at_once :]  # batches are painted whole
     folder.mkdir(parents=True, exist_ok=True)
-    with replacing(file) as start:  # without what is not gone on with
+    with replacing(file) as start:
         start.write("".join(json.dumps(each) + "\n" for each in (told, *records)).encode())
     with counting(name, count, console) as advance, file.open("a", encoding="utf-8") as lines:
         advance(len(records))
@@ -135,11 +138,14 @@ def main() -> None:
     setting = Setting.of(model.family.defaults).model_copy(update=fields)
     bench = Bench(model, load_judge(), asked.seed, setting)
     told = {"model": model.hash, "judge": judge_hash(), "seed": asked.seed, "setting": str(setting)}
+    told["program"] = sha256(b"".join(file.read_bytes() for file in sorted(HERE.glob("workflow_*.py")))).hexdigest()[
+        :10
+    ]
     found = {}
     for name in asked.measures or MEASURES:
         count = asked.count or MEASURES[name].count
         found[name] = MEASURES[name].rows(measure(bench, name, count, told, asked.out, Console(stderr=True)))
-    show(found, told, Console())
+    show(found, told, Console(width=100))
     report = {
         name: [
             {"figure": figure.strip(), "value": value if of else None, "of": of, "goal": goal}
