@@ -42,21 +42,31 @@ class ResBlock(nn.Module):
 
     def forward(self, x: Tensor, emb: Tensor | None = None, size: tuple[int, int] | None = None) -> Tensor:
         """`size` (H, W) is given where the doubled size would miss the skip's by one."""
-        h, x = (self._resample(each, size) for each in (F.silu(self.norm1(x)), x))
+        h, x = (self._resample(each, size) for each in (silu(self.norm1(x)), x))
         h = self.conv1(h)
         time = None if self.time is None else self.time(emb)[:, :, None, None]
         if self.adaptive and time is not None:
             scale, shift = time.chunk(2, dim=1)
             h = self.norm2(h) * (1 + scale) + shift
         else:
-            h = self.norm2(h if time is None else h + time)
-        h = self.conv2(F.silu(h))
-        return (x if self.skip is None else self.skip(x)) + h
+            h = self.norm2(h if time is None else add(h, time))
+        h = self.conv2(silu(h))
+        return add(h, x if self.skip is None else self.skip(x))
 
     def _resample(self, x: Tensor, size: tuple[int, int] | None) -> Tensor:
         if self.resample is None:
             return x
         return F.avg_pool2d(x, 2) if self.resample == "down" else double(x, size)
+
+
+def silu(fresh: Tensor) -> Tensor:
+    """SiLU of a tensor that nobody else reads: in its own memory where nothing learns."""
+    return F.silu(fresh, inplace=not torch.is_grad_enabled())
+
+
+def add(fresh: Tensor, other: Tensor) -> Tensor:
+    """The sum, in the memory of a tensor that nobody else reads where nothing learns."""
+    return fresh + other if torch.is_grad_enabled() else fresh.add_(other)
 
 
 class Downsample(nn.Module):
