@@ -7,6 +7,8 @@ from small_models import random_state
 from maquette.engine.tiling import in_tiles
 from maquette.models.vae import VAE, VAESpec
 from maquette.models.vq import VQ, VQSpec
+from maquette.nn import pyramid
+from maquette.nn.pyramid import SpatialAttention
 
 SPECS = {
     "kl": VAESpec(widths=(16, 16, 32), res_blocks=1, groups=4),
@@ -60,3 +62,17 @@ def test_sides_that_cannot_be_halved_are_computed_whole() -> None:
     whole = network.encode(x).mean
     with in_tiles(network, side=8):
         assert torch.allclose(network.encode(x).mean, whole, atol=1e-4)
+
+
+@pytest.mark.parametrize("layout", [torch.channels_last, torch.contiguous_format])
+def test_many_places_attend_strip_by_strip(layout: torch.memory_format, monkeypatch) -> None:
+    """The same as all at once, which is how few places do."""
+    block = SpatialAttention(32, 4, heads=2).requires_grad_(False)
+    x = torch.randn(2, 32, 12, 9, generator=torch.Generator().manual_seed(0)).contiguous(memory_format=layout)
+    lengths, attend = [], block.attention.attend
+    block.attention.attend = lambda q, k, v: lengths.append(q.shape[2]) or attend(q, k, v)
+    with torch.no_grad():
+        whole = block(x)
+        monkeypatch.setattr(pyramid, "MANY", 50)
+        assert torch.allclose(block(x), whole, atol=1e-6)
+    assert lengths == [108, 50, 50, 8]

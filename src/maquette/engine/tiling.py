@@ -3,8 +3,8 @@
 Two things tie a place of the autoencoder to places far away. Attention stands where the resolution is lowest: that part
 runs whole. Group norms need the mean and the variance of the whole picture: all tiles use the same ones, and measure
 what they should have been; where the two differ too much, the tiles are computed again with what was measured. Each
-round makes at least one more norm exact, so that this ends at the untiled picture; a reduced picture gives the first
-guess, and a few rounds are enough. Tiles overlap by as far as the convolutions look, so that nothing is blended.
+round makes at least one more norm exact, so that this ends at the untiled picture; small crops give the first guess,
+and a few rounds are enough. Tiles overlap by as far as the convolutions look, so that nothing is blended.
 """
 
 import math

@@ -64,6 +64,14 @@ class SelfAttention(nn.Module):
         q, k, v = (split_heads(part, self.heads) for part in self.qkv(x).chunk(3, dim=-1))
         return self.out(join_heads(self.attend(q, k, v)))
 
+    def by_strips(self, x: Tensor, length: int) -> Iterator[Tensor]:
+        """The same, `length` tokens after the other: beside `x` only keys and values are held for all of them."""
+        weights, biases = self.qkv.weight.chunk(3), [None] * 3 if self.qkv.bias is None else self.qkv.bias.chunk(3)
+        k, v = (split_heads(F.linear(x, weights[i], biases[i]), self.heads) for i in (1, 2))
+        for tokens in x.split(length, dim=1):
+            q = split_heads(F.linear(tokens, weights[0], biases[0]), self.heads)
+            yield self.out(join_heads(self.attend(q, k, v)))
+
 
 class CrossAttention(nn.Module):
     """Tokens (B, L, width) look at a context (B, M, context); keys and values in one product (rows k, v)."""

@@ -5,6 +5,7 @@ A pyramid of residual blocks: the encoder halves the resolution after each level
 
 from dataclasses import dataclass
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -15,6 +16,7 @@ from maquette.nn.norm import GroupNorm
 from maquette.nn.resnet import Downsample, ResBlock, Upsample
 
 EPS = 1e-6
+MANY = 1 << 14  # positions, of a picture of a megapixel, that attend at a time
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,6 +48,11 @@ class SpatialAttention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         tokens = self.norm(x).flatten(2).transpose(1, 2)
+        if tokens.shape[1] > MANY and not torch.is_grad_enabled():
+            rows = x.flatten(2).transpose(1, 2).clone(memory_format=torch.contiguous_format)
+            for into, strip in zip(rows.split(MANY, dim=1), self.attention.by_strips(tokens, MANY), strict=True):
+                into += strip
+            return rows.transpose(1, 2).unflatten(2, x.shape[2:])
         return x + self.attention(tokens).transpose(1, 2).unflatten(2, x.shape[2:])
 
 
