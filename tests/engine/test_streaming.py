@@ -8,9 +8,12 @@ from small_models import write_original
 
 import maquette
 from maquette.cli import doctor
+from maquette.engine import open
+from maquette.engine.build import fill
 from maquette.engine.fit import numbers, parts_to_stream
 from maquette.engine.memory import WORKING_MEMORY, Place, or_else
 from maquette.errors import MaquetteError
+from maquette.models.unet import UNet
 from maquette.weights.safetensors_file import write_safetensors
 
 FAMILIES = ("sd1", "sdxl", "sd3", "flux-dev", "ldm-text", "dit")
@@ -154,3 +157,19 @@ def test_says_how_a_model_fits(tmp_path: Path) -> None:
     assert "all but the denoiser" in float32[1]
     assert "--stream" in float32[2]
     assert float32[3].endswith("does not fit")
+
+
+def test_a_part_that_cannot_be_loaded_is_streamed(tmp_path: Path, monkeypatch) -> None:
+    path = write_original("sd1", tmp_path)
+    whole = pixels(maquette.open(path, device="cpu"))
+
+    def full(network, *args):
+        if isinstance(network, UNet):
+            raise ERRORS[0]
+        return fill(network, *args)
+
+    monkeypatch.setattr(open, "fill", full)
+    with pytest.warns(UserWarning, match="memory ran out; weights are read as they are used: denoiser"):
+        model = maquette.open(path, device="cpu")
+    assert all(p.is_meta for block in model.network.down for p in block.parameters())
+    assert pixels(model) == whole

@@ -15,8 +15,8 @@ from maquette.engine.build import fastest_device, fill
 from maquette.engine.fit import check_fit, parts_to_stream
 from maquette.engine.folder import FAMILY_KEY, INDEX, read_json
 from maquette.engine.hub import fetch, is_name
-from maquette.engine.memory import free_memory
-from maquette.engine.model import FirstStage, Model
+from maquette.engine.memory import free_memory, is_out_of_memory
+from maquette.engine.model import SHORT, FirstStage, Model
 from maquette.engine.parts import Part
 from maquette.engine.recognise import Recognition, Wishes, recognise
 from maquette.engine.streaming import Streamed
@@ -207,10 +207,15 @@ def _assemble(
         network = part.network()
         weights = part.read(network)
         origins[name] = Origin(part.kind, network, weights)
-        if name in streamed:
-            origins[name].streamed = Streamed(network, weights, place, dtype)
-            return network
-        return fill(network, weights, place, dtype)
+        if name not in streamed:
+            try:
+                return fill(network, weights, place, dtype)
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                warnings.warn(f"{SHORT}; weights are read as they are used: {name}", stacklevel=4)
+        origins[name].streamed = Streamed(network, weights, place, dtype)
+        return network
 
     encoders: list[Encoder | None] = []
     for reading in family.readings:
