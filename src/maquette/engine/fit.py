@@ -60,7 +60,7 @@ def parts_to_stream(parts: Mapping[str, Part], dtype: torch.dtype, free: int) ->
     sizes = {name: numbers(part) * dtype.itemsize for name, part in parts.items()}
     if sum(sizes.values()) <= room:
         return frozenset()
-    return frozenset(parts) - ({"denoiser"} if sizes["denoiser"] <= room else set())
+    return frozenset(parts) - ({"denoiser"} if sizes.get("denoiser", math.inf) <= room else set())
 
 
 def numbers(part: Part) -> int:
