@@ -10,28 +10,28 @@ from typing import Any
 SIDE, BYTES = 2048, 1 << 26
 
 
-def ceiling(clock: Callable[[], float] = time.monotonic, seconds: float = 1.0) -> dict[str, float]:
+def ceiling(seconds: float = 1.0) -> dict[str, float]:
     """TFLOP/s of products of square matrices, and GB/s read and written by a copy: the best seen in so many seconds."""
     import torch
 
     rates = {}
     for dtype in (torch.float32, torch.bfloat16):
         matrix = torch.randn(SIDE, SIDE).to(dtype)
-        rates[str(dtype).removeprefix("torch.")] = 2 * SIDE**3 / best(lambda m=matrix: m @ m, clock, seconds) / 1e12
+        rates[str(dtype).removeprefix("torch.")] = 2 * SIDE**3 / best(lambda m=matrix: m @ m, seconds) / 1e12
     source = torch.zeros(BYTES, dtype=torch.uint8)
     target = torch.empty_like(source)
-    rates["copy"] = 2 * BYTES / best(lambda: target.copy_(source), clock, seconds) / 1e9
+    rates["copy"] = 2 * BYTES / best(lambda: target.copy_(source), seconds) / 1e9
     return rates
 
 
-def best(work: Callable[[], Any], clock: Callable[[], float], seconds: float) -> float:
+def best(work: Callable[[], Any], seconds: float) -> float:
     """The least time that `work` took."""
-    times, end = [], clock() + seconds
+    times, end = [], time.monotonic() + seconds
     work()
-    while clock() < end or not times:
-        start = clock()
+    while time.monotonic() < end or not times:
+        start = time.monotonic()
         work()
-        times.append(clock() - start)
+        times.append(time.monotonic() - start)
     return min(times)
 
 

@@ -105,6 +105,8 @@ def openvino(task: str, dtype: Any) -> Work:
     model = ov.Core().read_model(path)
     model.reshape({number: list(tensor.shape) for number, tensor in enumerate(given)})
     told = {"INFERENCE_PRECISION_HINT": "bf16" if dtype == torch.bfloat16 else "f32", "PERFORMANCE_HINT": "LATENCY"}
+    if threads := os.environ.get("OMP_NUM_THREADS"):
+        told["INFERENCE_NUM_THREADS"] = threads
     network = ov.Core().compile_model(model, "CPU", told)
     arrays = [tensor.numpy() for tensor in given]
     return lambda: network(arrays)

@@ -3,14 +3,13 @@
     python benchmarks/step.py step
     python benchmarks/step.py decode --contestants ours:bfloat16 diffusers:bfloat16
 
-Others are diffusers, "diffusers compiled" and OpenVINO, each in bfloat16 or float32. `--clock cpu` counts the time of
-the processor, summed over threads, which other programs on a busy machine disturb less; use OMP_NUM_THREADS=1 then.
+Others are diffusers, "diffusers compiled" and OpenVINO (which has to be installed; its model is kept in build/, or in
+OPENVINO_MODELS), each in bfloat16 or float32.
 """
 
 import argparse
 import os
 import sys
-import time
 from importlib.metadata import version
 
 from ceiling import ceiling
@@ -38,20 +37,20 @@ def main() -> None:
     parser.add_argument("task", choices=TITLES)
     parser.add_argument("--contestants", nargs="+", type=contestant, default=[contestant(each) for each in DEFAULT])
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--clock", choices=("wall", "cpu"), default="wall")
+    parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--name", help="of the kept figures; by default the task's")
     parser.add_argument("--note", default="", help="a sentence for the page")
     told = parser.parse_args()
 
-    rates = ceiling(time.process_time if told.clock == "cpu" else time.monotonic)
+    os.environ["OMP_NUM_THREADS"] = str(told.threads)  # before torch is imported, here and by the contestants
+    rates = ceiling()
     rounds = take_turns(told.task, told.contestants, told.rounds)
     figures = {
         "title": TITLES[told.task],
         "command": f"python benchmarks/step.py {' '.join(sys.argv[1:])}".split(" --note")[0],
         "machine": machine(),
+        "threads": told.threads,
         "versions": {name: version(name) for name in ("torch", "diffusers")},
-        "threads": int(os.environ.get("OMP_NUM_THREADS", os.cpu_count() or 1)),
-        "clock": told.clock,
         "ceiling": rates,
         "profile": rounds.pop("profile")[0],
         "rounds": rounds,
