@@ -92,7 +92,7 @@ def decode(options: argparse.Namespace) -> dict[str, float]:
         tiling.ROUNDS = 1
     z = torch.randn(1, 4, options.side // 8, options.side // 8)
     before, start = status("VmRSS"), time.monotonic()
-    with torch.no_grad(), tiling.in_tiles(network):
+    with torch.no_grad(), tiling.in_tiles(network, options.tile):
         picture = network.decode(z)
     picture.zero_()  # all of it counts
     return {"extra MB": (status("VmHWM") - before) / MB, "seconds": time.monotonic() - start}

@@ -34,7 +34,7 @@ def picture(height: int, width: int) -> torch.Tensor:
 @pytest.mark.parametrize("name", SPECS)
 def test_tiles_give_the_whole_picture(name: str) -> None:
     """A difference in the norms' moments, or a halo that is too small, would show as seams of many times as much."""
-    network, x = first_stage(name), picture(96, 128)
+    network, x = first_stage(name), picture(64, 96)
     encode = (lambda x: network.encode(x).mean) if name != "vq" else network.encode
     whole_z = encode(x)
     whole_x = network.decode(whole_z)
