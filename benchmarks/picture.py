@@ -7,6 +7,8 @@ The command is timed as a whole; beside it, a process of its own is timed by its
 
 import argparse
 import json
+import os
+import resource
 import subprocess
 import sys
 import tempfile
@@ -55,12 +57,18 @@ def phases(out: Path, steps: int) -> dict[str, float]:
     return {name: end - begin for name, begin, end in zip(moments, times[:-1], times[1:], strict=True)}
 
 
-def command(out: Path, steps: int) -> float:
-    """Seconds of the command as one types it."""
-    start = time.time()
+def command(out: Path, steps: int) -> dict[str, float]:
+    """Seconds of the command as one types it, of the clock and of the processor."""
+    start, used = time.time(), processor()
     asked = ["txt2img", PROMPT, "--seed", "7", "--steps", str(steps), "--out", str(out)]
     subprocess.run([sys.executable, "-m", "maquette", *asked], check=True, capture_output=True)
-    return time.time() - start
+    return {"command to PNG": time.time() - start, "the same, processor's seconds": processor() - used}
+
+
+def processor() -> float:
+    """Seconds of all cores together that processes which have ended were computing."""
+    told = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return told.ru_utime + told.ru_stime
 
 
 def main() -> None:
@@ -72,12 +80,13 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as place:
         out = Path(place) / "picture.png"
         for number in range(told.rounds + 1):
-            times = {"command to PNG": command(out, told.steps), **phases(out, told.steps)}
+            times = {**command(out, told.steps), **phases(out, told.steps)}
             print(", ".join(f"{name} {each:.2f}" for name, each in times.items()), file=sys.stderr)
             for name, each in times.items() if number else ():  # the first fills the caches
                 found.setdefault(name, []).append(each)
     title = f"A picture of the shipped model, {told.steps} steps, from command to PNG"
-    shown = f"python benchmarks/picture.py --rounds {told.rounds} --steps {told.steps}"
+    threads = f"OMP_NUM_THREADS={os.environ['OMP_NUM_THREADS']} " if "OMP_NUM_THREADS" in os.environ else ""
+    shown = f"{threads}python benchmarks/picture.py --rounds {told.rounds} --steps {told.steps}"
     keep("picture", {"title": title, "command": shown, "machine": machine(), "phases": found})
 
 
