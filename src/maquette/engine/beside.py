@@ -18,7 +18,7 @@ def read_beside(
     """The channels (B, C, h, w) that the model reads beside the latent; None where it reads none.
 
     `picture` (B, 3, H, W) lies in [-1, 1]; `mask` (1, 1, H, W) is 1 where is to be painted, by default everywhere;
-    `depth` (1, 1, H, W) is large where things are near, in any unit. Where there is no picture, its size (width, height)
+    `depth` (1, 1, H, W) is large where things are near, in any unit. Where there is no picture, its (width, height)
     is given, and all of it is to be painted.
 
     Raises:
