@@ -94,6 +94,19 @@ def test_it_paints_and_repeats_itself(model: Model, name: str) -> None:
         assert np.array_equal(inner, np.asarray(noise(1))[: SIDE - 8, 8:])
 
 
+@pytest.mark.parametrize("name", ["txt2img", "img2img", "inpaint"])
+def test_pictures_that_are_painted_together_are_those_painted_alone(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inpainting = maquette.open(write_original("sd1-inpaint", tmp_path), dtype="float32")
+    fields = {"prompt": "a red apple", "seed": 3, "count": 2, "steps": 2, "width": SIDE, "height": SIDE}
+    request = Request.read({**fields, **WORKFLOWS[name]})
+    alone = loop.run(paint.paint(inpainting, request)).images
+    monkeypatch.setattr(loop, "ON_CPU", 2)
+    for picture, wanted in zip(loop.run(paint.paint(inpainting, request)).images, alone, strict=True):
+        assert np.abs(np.asarray(picture, int) - np.asarray(wanted, int)).max() <= 1
+
+
 @pytest.mark.parametrize("module", [detail, hires, img2img, inpaint, paint, txt2img])
 def test_a_workflow_is_short_and_names_no_family(module) -> None:
     text = Path(module.__file__).read_text("utf-8")

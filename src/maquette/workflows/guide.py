@@ -4,6 +4,7 @@ Each of these wraps the one question, *what is x0?* (`maquette.diffusion`); here
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cached_property
 
 import torch
@@ -52,7 +53,8 @@ class Guide:
         """The answer, with everything that the request asks for."""
         painted = self._at_every_step(self.request.prompt)
         if self.request.regions:
-            everywhere = torch.ones(1, 1, *self.model.latent_shape(self.request.width, self.request.height)[1:])
+            size = self.model.latent_shape(self.request.width, self.request.height)[1:]
+            everywhere = torch.ones(1, 1, *size, device=self.model.device)
             parts = [(self._at_every_step(region.prompt), self._mask(region)) for region in self.request.regions]
             painted = blend([(painted, everywhere), *parts])
         if self.request.refiner is None:
@@ -74,6 +76,9 @@ class Guide:
 
     def _pair(self, wanted: Sequence[tuple[str, float]], unwanted: str) -> Pair:
         positives = [(self._vary(self._tell(text)), weight) for text, weight in wanted]
+        if self.attention is not None:
+            for (text, _), (told, _) in zip(wanted, positives, strict=True):
+                self.attention.tell(find_words(self.model, text), told.tokens)
         return Pair(self._denoise, positives, self._tell(unwanted, negative=True))
 
     def _strengthened(self, pair: Pair) -> Guided:
@@ -102,11 +107,10 @@ class Guide:
                 height=request.height,
                 guidance=request.guidance,
                 clip_skip=request.clip_skip,
-                concat=self.concat,
-            )
-            self._told[text, negative] = told.repeat(request.count)
-            if self.attention is not None and not negative:
-                self.attention.tell(find_words(self.model, text), told.tokens)
+            ).repeat(request.count)
+            if self.concat is not None:
+                told = replace(told, concat=self.concat.expand(request.count, -1, -1, -1))
+            self._told[text, negative] = told
         return self._told[text, negative]
 
     @cached_property
