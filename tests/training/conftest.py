@@ -9,17 +9,23 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 
 @pytest.fixture(scope="session")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of the tiny recipe, trained without a break; nobody may change it."""
-    from tiny import silent, write_recipe
-
+def drawable() -> None:
+    """Skips where the font or the names of emoji are not installed."""
     from maquette.errors import MaquetteError
     from maquette.training import emoji
-    from maquette.training.run import train
 
     try:
         emoji.catalogue()
     except MaquetteError as error:
         pytest.skip(str(error))
+
+
+@pytest.fixture(scope="session")
+def trained(drawable: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of the tiny recipe, trained without a break; nobody may change it."""
+    from tiny import silent, write_recipe
+
+    from maquette.training.run import train
+
     folder = tmp_path_factory.mktemp("trained")
     return train(write_recipe(folder / "tiny.toml", precision="bfloat16"), folder=folder / "run", console=silent())

@@ -11,13 +11,7 @@ from maquette.training.captions import caption
 from maquette.training.scenes import Background, Relation, Scene, Thing, sample_scene
 from maquette.training.words import BACKGROUNDS, RECOLOURS
 
-
-@pytest.fixture(autouse=True, scope="module")
-def _sources() -> None:
-    try:
-        emoji.catalogue()
-    except MaquetteError as error:
-        pytest.skip(str(error))
+pytestmark = pytest.mark.usefixtures("drawable")
 
 
 @pytest.fixture(scope="module")

@@ -18,7 +18,7 @@ from maquette.diffusion.conditioning import Conditioning
 from maquette.diffusion.process import Discrete, Level
 from maquette.errors import MaquetteError
 from maquette.families.family import Defaults
-from maquette.training import emoji, evaluate, study
+from maquette.training import evaluate, study
 from maquette.training.autoencoder import to_signed
 from maquette.training.evaluate import FIGURES, Report, Setting, Tally, evaluate_drawn, evaluate_first_stage, examples
 from maquette.training.plots import Chart
@@ -29,12 +29,7 @@ COUNT = 8
 QUIET = Console(file=io.StringIO())
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _sources() -> None:
-    try:
-        emoji.catalogue()
-    except MaquetteError as error:
-        pytest.skip(str(error))
+pytestmark = pytest.mark.usefixtures("drawable")
 
 
 class Painter:

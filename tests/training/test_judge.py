@@ -27,12 +27,7 @@ from maquette.training.words import BACKGROUNDS, RECOLOURS
 TINY = {"widths": (8, 16, 16), "deep_blocks": 1, "background_width": 8}
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _sources() -> None:
-    try:
-        emoji.catalogue()
-    except MaquetteError as error:
-        pytest.skip(str(error))
+pytestmark = pytest.mark.usefixtures("drawable")
 
 
 def tiny() -> JudgeSpec:

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from maquette.errors import MaquetteError
-from maquette.training import emoji, latents
+from maquette.training import latents
 from maquette.training.autoencoder import to_signed
 from maquette.training.latents import LatentBatch, LatentPool
 from maquette.training.stream import Batch, SceneStream
@@ -22,12 +22,7 @@ SHAPE, SIZE, TOGETHER = (3, 4, 4), 22, 4
 STREAM = SceneStream(3)
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _sources() -> None:
-    try:
-        emoji.catalogue()
-    except MaquetteError as error:
-        pytest.skip(str(error))
+pytestmark = pytest.mark.usefixtures("drawable")
 
 
 @pytest.fixture(autouse=True)

@@ -7,20 +7,13 @@ import pytest
 import torch
 from oracle import SURE, opinion
 
-from maquette.errors import MaquetteError
 from maquette.models.judge import Opinion
 from maquette.training import emoji
 from maquette.training.readings import Found, Reading, Score, read, score
 from maquette.training.scenes import Background, Scene, Thing, sample_scene
 from maquette.training.words import RECOLOURS
 
-
-@pytest.fixture(autouse=True, scope="module")
-def _sources() -> None:
-    try:
-        emoji.catalogue()
-    except MaquetteError as error:
-        pytest.skip(str(error))
+pytestmark = pytest.mark.usefixtures("drawable")
 
 
 def index(character: str) -> int:

@@ -6,7 +6,6 @@ import torch
 from oracle import SURE, opinion
 from torch import Tensor
 
-from maquette.errors import MaquetteError
 from maquette.models.judge import Opinion
 from maquette.training import emoji, regions
 from maquette.training.evaluate import Tally
@@ -16,12 +15,7 @@ from maquette.training.scenes import Background, Scene, Thing, sample_scene
 EMPTY = torch.zeros(1, 128, 128, 3, dtype=torch.uint8)
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _sources() -> None:
-    try:
-        emoji.catalogue()
-    except MaquetteError as error:
-        pytest.skip(str(error))
+pytestmark = pytest.mark.usefixtures("drawable")
 
 
 def index(character: str) -> int:

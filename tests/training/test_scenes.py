@@ -10,13 +10,7 @@ from maquette.errors import MaquetteError
 from maquette.training import drawing, emoji, scenes, words
 from maquette.training.scenes import Background, Scene, Thing, sample_scene
 
-
-@pytest.fixture(autouse=True, scope="module")
-def _sources() -> None:
-    try:
-        emoji.catalogue()
-    except MaquetteError as error:
-        pytest.skip(str(error))
+pytestmark = pytest.mark.usefixtures("drawable")
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 
-from maquette.errors import MaquetteError
 from maquette.training import emoji
 from maquette.training.drawing import draw, semantic_map
 from maquette.training.palette import palette
@@ -11,13 +10,7 @@ from maquette.training.scenes import Background, Scene, Thing, sample_scene
 from maquette.training.semantic import MapStream, semantic_picture
 from maquette.training.stream import SceneStream
 
-
-@pytest.fixture(autouse=True, scope="module")
-def _sources() -> None:
-    try:
-        emoji.catalogue()
-    except MaquetteError as error:
-        pytest.skip(str(error))
+pytestmark = pytest.mark.usefixtures("drawable")
 
 
 def test_a_map_shows_what_covers_each_pixel_on_the_scenes_background() -> None:

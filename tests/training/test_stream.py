@@ -9,16 +9,10 @@ import numpy as np
 import pytest
 
 from maquette.errors import MaquetteError
-from maquette.training import drawing, emoji
+from maquette.training import drawing
 from maquette.training.stream import SceneStream, prefetched, processors
 
-
-@pytest.fixture(autouse=True, scope="module")
-def _sources() -> None:
-    try:
-        emoji.catalogue()
-    except MaquetteError as error:
-        pytest.skip(str(error))
+pytestmark = pytest.mark.usefixtures("drawable")
 
 
 def test_items_depend_on_seed_and_number_only() -> None:

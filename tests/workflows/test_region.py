@@ -1,7 +1,6 @@
-"""Boxes, soft edges, pasting, canvases and tiles: what must hold for every mask, drawn at random."""
+"""Boxes, soft edges, pasting, and canvases: what must hold for every mask, drawn at random."""
 
 import random
-from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -18,8 +17,6 @@ from maquette.workflows.region import (
     latent_mask,
     paste,
     soften,
-    tile_weights,
-    tiles,
 )
 
 SIZE = WIDTH, HEIGHT = 40, 28
@@ -247,44 +244,3 @@ def test_extending_by_nothing_or_too_much_is_refused() -> None:
             extend(noisy(0), *sides)
     with pytest.raises(MaquetteError, match=r"10040x10028, has more than 67,108,864 pixels"):
         extend(noisy(0), 10_000, 10_000, 0, 0)
-
-
-@pytest.mark.parametrize("seed", range(60))
-def test_tiles_cover_and_overlap_and_weigh_one(seed: int) -> None:
-    chance = random.Random(seed)
-    width, height, tile = chance.randrange(1, 90), chance.randrange(1, 90), chance.randrange(1, 40)
-    overlap = chance.randrange(tile)
-    boxes = tiles(width, height, tile, overlap)
-    assert all(
-        box.size == (min(tile, width), min(tile, height)) and box.within((width, height)) == box for box in boxes
-    )
-    columns, rows = (sorted({(box[k], box[k + 2]) for box in boxes}) for k in (0, 1))
-    assert len(boxes) == len(columns) * len(rows)
-    for spans, length in ((columns, width), (rows, height)):
-        assert spans[0][0] == 0 and spans[-1][1] == length
-        shared = [end - start for (_, end), (start, _) in pairwise(spans)]
-        assert all(each >= overlap for each in shared) and (not shared or max(shared) - min(shared) <= 1)
-    total, counts = torch.zeros(height, width), torch.zeros(height, width)
-    for box, weight in zip(boxes, tile_weights(boxes), strict=True):
-        assert weight.shape == (1, 1, box.height, box.width) and weight.min() > 0
-        total[box.top : box.bottom, box.left : box.right] += weight[0, 0]
-        counts[box.top : box.bottom, box.left : box.right] += 1
-    assert counts.min() >= 1 and (total - 1).abs().max() < 1e-5
-
-
-def test_weights_change_smoothly_and_vanish_at_seams() -> None:
-    boxes = tiles(96, 32, 32, 16)
-    for box, weight in zip(boxes, tile_weights(boxes), strict=True):
-        line = weight[0, 0, 16]
-        assert line.diff().abs().max() < 2.5 / 16
-        assert (line[0] < 0.01) == (box.left > 0) and (line[-1] < 0.01) == (box.right < 96)
-
-
-def test_no_more_tiles_than_needed() -> None:
-    assert tiles(64, 64, 64, 16) == [(0, 0, 64, 64)]
-    assert tiles(50, 64, 64, 0) == [(0, 0, 50, 64)]
-    assert [box.left for box in tiles(112, 64, 64, 16)] == [0, 48]
-    assert [box.left for box in tiles(113, 64, 64, 16)] == [0, 24, 49]
-    for tile, overlap in ((8, 8), (8, 9), (8, -1), (0, 0)):
-        with pytest.raises(MaquetteError, match=f"tiles of {tile} cannot overlap by {overlap}"):
-            tiles(64, 64, tile, overlap)

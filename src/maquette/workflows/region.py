@@ -1,11 +1,9 @@
-"""Parts of a picture: boxes, crops, masks with soft edges, pasting back, larger canvases, tiles.
+"""Parts of a picture: boxes, crops, masks with soft edges, pasting back, larger canvases.
 
 Masks are PIL's "L": 255 is repainted, 0 kept. Distances are pixels, the larger of those along rows and columns.
 """
 
-import math
 import re
-from collections.abc import Sequence
 from typing import NamedTuple, Self
 
 import numpy as np
@@ -204,39 +202,6 @@ def extend(
     mask = Image.new("L", size, 255)
     mask.paste(0, kept)
     return canvas, mask
-
-
-def tiles(width: int, height: int, tile: int, overlap: int) -> list[Box]:
-    """Boxes of `tile` a side that cover a picture row by row, evenly spread; neighbours share at least `overlap`.
-
-    A picture that is smaller than a tile makes the tiles smaller. The unit may be pixels or places of a latent.
-    """
-    if not 0 <= overlap < tile:
-        raise MaquetteError(f"tiles of {tile} cannot overlap by {overlap}; give an overlap from 0 to {tile - 1}")
-    columns, rows = _starts(width, tile, overlap), _starts(height, tile, overlap)
-    return [Box(x, y, min(x + tile, width), min(y + tile, height)) for y in rows for x in columns]
-
-
-def _starts(length: int, tile: int, overlap: int) -> list[int]:
-    gaps = math.ceil(max(length - tile, 0) / (tile - overlap))
-    return [k * (length - tile) // gaps for k in range(gaps + 1)] if gaps else [0]
-
-
-def tile_weights(boxes: Sequence[Box]) -> list[Tensor]:
-    """How much each tile (1, 1, h, w) counts at its pixels: smooth, nearly 0 at an edge that it shares, in sum 1."""
-    windows = [_bell(box.height)[:, None] * _bell(box.width) for box in boxes]
-    total = torch.zeros(max(box.bottom for box in boxes), max(box.right for box in boxes))
-    for box, window in zip(boxes, windows, strict=True):
-        total[box.top : box.bottom, box.left : box.right] += window
-    return [
-        (window / total[box.top : box.bottom, box.left : box.right])[None, None]
-        for box, window in zip(boxes, windows, strict=True)
-    ]
-
-
-def _bell(length: int) -> Tensor:
-    """Hann's window, without its zeros."""
-    return torch.sin((torch.arange(length) + 0.5) * (math.pi / length)) ** 2
 
 
 def _by(size: Size) -> str:
