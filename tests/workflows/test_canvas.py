@@ -26,6 +26,7 @@ from made_pictures import (
 )
 from PIL import Image, ImageOps
 
+from maquette.engine.image import to_images
 from maquette.errors import MaquetteError
 from maquette.workflows.canvas import (
     fit,
@@ -38,7 +39,6 @@ from maquette.workflows.canvas import (
     read_mask,
     to_pixels,
 )
-from maquette.workflows.picture import to_images
 
 
 def test_a_picture_may_be_given_in_any_way(tmp_path: Path) -> None:

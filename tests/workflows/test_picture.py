@@ -10,6 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
+from maquette.engine.image import to_images
 from maquette.errors import MaquetteError
 from maquette.workflows.picture import (
     Origin,
@@ -19,7 +20,6 @@ from maquette.workflows.picture import (
     name_files,
     read_request,
     read_texts,
-    to_images,
     write_files,
 )
 from maquette.workflows.request import Request

@@ -17,6 +17,7 @@ from maquette.diffusion.denoise import Denoiser, denoiser
 from maquette.diffusion.process import Process, RectifiedFlow
 from maquette.diffusion.schedules import flux_shift
 from maquette.engine.adapt import Change, Origin, apply, merge, open_loras, read_words
+from maquette.engine.image import to_images
 from maquette.engine.memory import or_else
 from maquette.engine.preview import approximate, fit
 from maquette.engine.recognise import Recognition
@@ -235,8 +236,6 @@ class Model:
         for step in paint(model, request):
             model.preview(step.x0)[0].show()
         """
-        from maquette.workflows.picture import to_images
-
         return to_images(approximate(self.preview_matrix, x0))
 
     @property

@@ -22,6 +22,7 @@ from maquette.diffusion.guidance import Pair, cfg
 from maquette.diffusion.noise import SeededNoise
 from maquette.diffusion.samplers import sampler, walk
 from maquette.diffusion.schedules import schedule
+from maquette.engine.image import to_bytes
 from maquette.engine.model import Model
 from maquette.errors import MaquetteError
 from maquette.families.family import Defaults
@@ -159,11 +160,6 @@ def paint(
         x = step.x
         advance(len(captions))
     return to_bytes(model.decode(x))
-
-
-def to_bytes(x: Tensor) -> Tensor:
-    """Pictures (B, 3, H, W) in [-1, 1] as they are written to files: (B, H, W, 3) in bytes."""
-    return ((x.clamp(-1, 1) + 1) * 127.5).round().byte().permute(0, 2, 3, 1).cpu()
 
 
 def paint_all(model: Model, wanted: Sequence[Example], setting: Setting, seed: int, console: Console) -> Tensor:

@@ -122,7 +122,7 @@ def from_text(text: str) -> bytes:
 
 
 def to_pixels(images: Sequence[Image.Image]) -> Tensor:
-    """Pictures of one size as pixels (B, 3, H, W) in [-1, 1]; the inverse of `picture.to_images`."""
+    """Pictures of one size as pixels (B, 3, H, W) in [-1, 1]; the inverse of `engine.image.to_images`."""
     sizes = sorted({image.size for image in images})
     if len(sizes) != 1:
         raise MaquetteError(f"pictures of {len(sizes)} sizes {sizes} make no batch; give some of one size")

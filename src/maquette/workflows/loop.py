@@ -21,11 +21,12 @@ from maquette.diffusion.samplers import sampler, walk
 from maquette.diffusion.schedules import Schedule, schedule
 from maquette.diffusion.singlestep import Step
 from maquette.engine.attention_maps import AttentionMaps
+from maquette.engine.image import to_images
 from maquette.engine.model import Model
 from maquette.errors import MaquetteError
 from maquette.workflows.guide import Guide
 from maquette.workflows.overlay import sheet
-from maquette.workflows.picture import Origin, encode_png, hash_latent, name_files, to_images, write_files
+from maquette.workflows.picture import Origin, encode_png, hash_latent, name_files, write_files
 from maquette.workflows.request import MAX_PIXELS, MAX_SIDE, SIZE_MULTIPLE, Request, Resolved, nearest_multiple
 
 SMALLEST = 32  # pixels: a smaller picture is painted enlarged, or with its edges repeated

@@ -39,12 +39,6 @@ class Origin:
     latent_hash: str
 
 
-def to_images(pixels: Tensor) -> list[Image.Image]:
-    """Pixels (B, 3, H, W) in [-1, 1] as pictures of 8 bits; what lies outside is clipped."""
-    levels = ((pixels.float().clamp(-1, 1) + 1) * 127.5).round().byte()
-    return [Image.fromarray(picture.permute(1, 2, 0).contiguous().numpy()) for picture in levels.cpu()]
-
-
 def hash_latent(latent: Tensor) -> str:
     """SHA-256 of a latent (C, h, w), read as little-endian float32: tells whether two runs walked the same path."""
     return hashlib.sha256(latent.float().cpu().contiguous().numpy().astype("<f4").tobytes()).hexdigest()
