@@ -8,6 +8,7 @@ from maquette.errors import MaquetteError
 from maquette.nn.norm import GroupNorm
 from maquette.training.figures import NonFinite
 from maquette.training.learner import Learner, OptimiserSpec
+from maquette.training.muon import orthogonal
 
 PLAIN = OptimiserSpec(rate=3e-3, warmup=0, decay=0.0, clip=1e9, weight_decay=0.1)
 
@@ -48,19 +49,54 @@ def test_updates_are_those_of_pytorch(spec: OptimiserSpec) -> None:
         loss_of(theirs, step).backward()
         nn.utils.clip_grad_norm_(theirs.parameters(), spec.clip)
         for group in optimiser.param_groups:
-            group["lr"] = spec.rate_at(step, steps)
+            group["lr"] = spec.rate * spec.share_at(step, steps)
         optimiser.step()
     for mine, reference in zip(ours.parameters(), theirs.parameters(), strict=True):
         assert torch.allclose(mine, reference, rtol=1e-5, atol=1e-6)
 
 
 def test_the_rate_rises_stays_and_falls_to_zero() -> None:
-    spec = OptimiserSpec(rate=2.0, warmup=4, decay=0.5)
-    rates = [spec.rate_at(step, 20) for step in range(21)]
-    assert rates[:5] == [0.5, 1.0, 1.5, 2.0, 2.0]
-    assert rates[5:11] == [2.0] * 6
-    assert rates[10:] == pytest.approx([2.0 - 0.2 * k for k in range(11)])
-    assert spec.rate_at(30, 20) == 0.0
+    spec = OptimiserSpec(warmup=4, decay=0.5)
+    shares = [spec.share_at(step, 20) for step in range(21)]
+    assert shares[:5] == [0.25, 0.5, 0.75, 1.0, 1.0]
+    assert shares[5:11] == [1.0] * 6
+    assert shares[10:] == pytest.approx([1.0 - 0.1 * k for k in range(11)])
+    assert spec.share_at(30, 20) == 0.0
+
+
+def test_muon_updates_matrices_as_pytorch_does_and_leaves_the_rest_to_adamw() -> None:
+    spec, steps = OptimiserSpec(rate=1e-2, muon=0.05, warmup=3, decay=0.5, clip=0.5, weight_decay=0.3), 12
+    ours, theirs, plain = network(), network(), network()
+    learner = Learner(ours, spec, steps, "float32")
+    matrices = [p for p in theirs.parameters() if p.dim() > 1]
+    others = [p for p in theirs.parameters() if p.dim() <= 1]
+    flat = [p.detach().flatten(1).clone() for p in matrices]  # PyTorch's takes two dimensions alone
+    muon = torch.optim.Muon(flat, weight_decay=spec.weight_decay)
+    adamw = torch.optim.AdamW(others, betas=spec.betas, weight_decay=0.0)
+    for step in range(steps):
+        learn(learner, range(step, step + 1))
+        theirs.zero_grad()
+        loss_of(theirs, step).backward()
+        nn.utils.clip_grad_norm_(theirs.parameters(), spec.clip)
+        share = spec.share_at(step, steps)
+        muon.param_groups[0]["lr"], adamw.param_groups[0]["lr"] = 0.05 * share, spec.rate * share
+        for matrix, p in zip(flat, matrices, strict=True):
+            assert p.grad is not None
+            matrix.grad = p.grad.flatten(1)
+        muon.step()
+        adamw.step()
+        for matrix, p in zip(flat, matrices, strict=True):
+            p.data.copy_(matrix.view_as(p))
+    for mine, reference, before in zip(ours.parameters(), theirs.parameters(), plain.parameters(), strict=True):
+        assert (mine - reference).norm() < 0.02 * (reference - before).norm()  # both multiply in bfloat16
+
+
+def test_muon_brings_singular_values_near_one_and_leaves_embeddings_alone() -> None:
+    for shape in ((24, 40), (40, 24)):
+        values = torch.linalg.svdvals(orthogonal(torch.randn(shape, generator=torch.Generator().manual_seed(1))))
+        assert float(values.min()) > 0.5 and float(values.max()) < 1.3
+    layers = nn.Sequential(nn.Embedding(5, 4), nn.Linear(4, 4), nn.Conv2d(4, 4, 3))
+    assert Learner(layers, OptimiserSpec(muon=0.02), 1, "float32").by_muon == {1, 3}
 
 
 def test_the_moving_average_follows_the_masters() -> None:

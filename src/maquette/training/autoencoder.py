@@ -41,7 +41,8 @@ class AutoencoderRecipe(BaseModel):
     refine_from: int = Field(ge=0, description="The step from which the perceptual and the adversarial loss are on.")
     freeze_encoder_from: int | None = Field(None, ge=0, description="The step from which only the decoder learns.")
     critic: OptimiserSpec = OptimiserSpec(rate=2e-4, betas=(0.5, 0.9), weight_decay=0.0)
-    crops: int = Field(0, ge=0, description="On odd steps, so many crops around objects instead of whole pictures.")
+    crops: int = Field(0, ge=0, description="So many crops around objects instead of whole pictures, on other steps.")
+    whole_every: int = Field(2, gt=0, description="With crops, the steps from one with whole pictures to the next.")
     crop: int = Field(64, gt=0, le=EXTENT, description="Side of the crops.")
     compile: bool = Field(False, description="On CUDA alone.")
 
@@ -105,8 +106,8 @@ class AutoencoderTask:
         return figures
 
     def _view(self, step: int, batch: Batch) -> NDArray[np.uint8]:
-        """Whole pictures, or on odd steps crops around objects: more of what is hard to draw for the same work."""
-        if step % 2 == 0 or not self.recipe.crops:
+        """Whole pictures, or crops around objects: more of what is hard to draw for the same work."""
+        if step % self.recipe.whole_every == 0 or not self.recipe.crops:
             return batch.pictures[: self.recipe.batch]
         side, rng = self.recipe.crop, np.random.default_rng((self.seed, step))
         extent, grid = batch.pictures.shape[1], self.vae.spec.factor

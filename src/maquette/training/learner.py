@@ -1,4 +1,4 @@
-"""One network under training: float32 masters, a working copy in the training precision, AdamW, EMA.
+"""One network under training: float32 masters, a working copy in the training precision, AdamW or Muon, EMA.
 
 The working copy computes forward and backward (bfloat16 where the machine multiplies it fast); gradients are added to
 float32 masters, so that small updates are not rounded away (Micikevicius et al. 2018, section 3.1).
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from maquette.errors import MaquetteError
 from maquette.training.figures import NonFinite, figure
+from maquette.training.muon import muon
 
 Precision = Literal["float32", "bfloat16"]
 CPU = torch.device("cpu")
@@ -22,11 +23,15 @@ Beta = Annotated[float, Field(ge=0, lt=1)]
 
 
 class OptimiserSpec(BaseModel):
-    """AdamW (Loshchilov & Hutter 2019): linear warm-up, then constant, then linear decay to zero at the end."""
+    """AdamW (Loshchilov & Hutter 2019): linear warm-up, then constant, then linear decay to zero at the end.
+
+    With `muon` that rules vectors and embeddings alone, and Muon the matrices, at the same times.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     rate: float = Field(1e-3, gt=0)
+    muon: float | None = Field(None, gt=0, description="Rate of Muon for matrices and convolutions; 0.02 is usual.")
     betas: tuple[Beta, Beta] = (0.9, 0.99)
     weight_decay: float = Field(0.01, ge=0)
     warmup: int = Field(200, ge=0)
@@ -34,11 +39,11 @@ class OptimiserSpec(BaseModel):
     clip: float = Field(1.0, gt=0, description="Largest norm of the gradient.")
     ema: float | None = Field(None, gt=0, lt=1, description="Decay per step of the moving average of the weights.")
 
-    def rate_at(self, step: int, steps: int) -> float:
-        """The learning rate of update `step` (from 0) in a run of `steps`."""
+    def share_at(self, step: int, steps: int) -> float:
+        """The share of the learning rates that update `step` (from 0) in a run of `steps` has."""
         rise = min(1.0, (step + 1) / max(1, self.warmup))
         fall = min(1.0, (steps - step) / max(1.0, self.decay * steps))
-        return self.rate * rise * max(0.0, fall)
+        return rise * max(0.0, fall)
 
 
 @dataclass
@@ -56,11 +61,17 @@ class Learner:
         self.network.to(device=self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.names = [name for name, _ in self.network.named_parameters()]
         self.masters = [p.detach().float().clone() for p in self.network.parameters()]
+        self.by_muon = self._matrices() if self.spec.muon is not None else frozenset()
         self.first = [torch.zeros_like(m) for m in self.masters]
-        self.second = [torch.zeros_like(m) for m in self.masters]
+        self.second = [m.new_zeros(0) if i in self.by_muon else torch.zeros_like(m) for i, m in enumerate(self.masters)]
         self.average = [m.clone() for m in self.masters] if self.spec.ema is not None else None
         self.network.to(dtype=torch.bfloat16 if self.precision == "bfloat16" else torch.float32)
         self._publish()
+
+    def _matrices(self) -> frozenset[int]:
+        """Which parameters Muon updates: embeddings are rows of their own, and normalise no matrix."""
+        rows = {id(m.weight) for m in self.network.modules() if isinstance(m, nn.Embedding)}
+        return frozenset(i for i, p in enumerate(self.network.parameters()) if p.dim() > 1 and id(p) not in rows)
 
     @torch.no_grad()
     def begin(self, weights: Mapping[str, Tensor]) -> None:
@@ -112,6 +123,7 @@ class Learner:
         live = [i for i, p in enumerate(parameters) if p.grad is not None]
         gradients = [parameters[i].grad.float() for i in live]  # type: ignore[union-attr]
         norm = self._clip(gradients, step)
+        self._muon(gradients, live, step)
         self._adamw(gradients, live, step)
         if self.average is not None and self.spec.ema is not None:
             decay = min(self.spec.ema, (1 + step) / (10 + step))
@@ -132,9 +144,19 @@ class Learner:
         torch._foreach_mul_(gradients, min(1.0, self.spec.clip / (number + 1e-12)))
         return number
 
+    def _muon(self, gradients: list[Tensor], live: list[int], step: int) -> None:
+        rate = (self.spec.muon or 0.0) * self.spec.share_at(step, self.steps)
+        for gradient, i in zip(gradients, live, strict=True):
+            if i in self.by_muon:
+                muon(self.masters[i], gradient, self.first[i], rate, self.spec.weight_decay)
+
     def _adamw(self, gradients: list[Tensor], live: list[int], step: int) -> None:
         beta1, beta2 = self.spec.betas
-        rate = self.spec.rate_at(step, self.steps)
+        rate = self.spec.rate * self.spec.share_at(step, self.steps)
+        gradients = [gradient for gradient, i in zip(gradients, live, strict=True) if i not in self.by_muon]
+        live = [i for i in live if i not in self.by_muon]
+        if not live:
+            return
         masters, first, second = ([group[i] for i in live] for group in (self.masters, self.first, self.second))
         decayed = [master for master in masters if master.dim() > 1]  # scales and biases are not
         torch._foreach_lerp_(first, gradients, 1.0 - beta1)
