@@ -17,13 +17,13 @@ from transformers import CLIPImageProcessor
 import maquette
 from maquette.diffusion.conditioning import Conditioning
 from maquette.diffusion.guidance import Pair
-from maquette.engine import kinds
+from maquette.engine import control, kinds
 from maquette.engine.build import outline
 from maquette.engine.control import Control, ControlNetwork, controlled, open_control
 from maquette.engine.model import Model
 from maquette.engine.report import describe_file
 from maquette.errors import MaquetteError
-from maquette.models import clip_config, controlnet_config
+from maquette.models import clip_config, controlnet_config, t2i_adapter_config
 from maquette.models.clip import CLIPImageSpec, look
 from maquette.models.controlnet import ControlNetSpec
 from maquette.models.ip_adapter import IPAdapterSpec, ResamplerSpec, cross_attentions, looking_at
@@ -149,6 +149,30 @@ def test_two_controls_add_up_and_one_half_may_be_left_alone(model: Model, tmp_pa
     )
 
 
+@pytest.mark.parametrize(("mode", "unwanted"), [("prompt", 0.5), ("control", 0.0)])
+def test_a_mode_weakens_the_outer_blocks_as_a1111_does(
+    mode: Any, unwanted: float, model: Model, tmp_path: Path
+) -> None:
+    opened = open_control(LAYOUTS["bare"](tmp_path), model)
+    x, conditioning, level = latent(2), told(model), model.process.at(500.0)
+    residuals = opened.network(x, 500.0, conditioning, opened.network.read(picture()))
+    rows = torch.tensor([0.5, unwanted])[:, None, None, None]
+    assert len(residuals) < 13
+    scaled = tuple(rows * each * 0.825 ** (12 - k) for k, each in enumerate(residuals))
+    expected = model.denoiser(x, level, replace(conditioning, control=scaled))
+    assert torch.allclose(ask(model, opened.follow(picture(), scale=0.5, mode=mode)), expected, atol=1e-6)
+    assert not torch.allclose(ask(model, opened.follow(picture(), scale=0.5)), expected, atol=1e-3)
+
+
+def test_a_mode_weakens_the_outer_features_of_an_adapter(model: Model, tmp_path: Path) -> None:
+    opened = open_control(write(tmp_path / "a.safetensors", kinds.T2I_ADAPTER, ADAPTER), model)
+    features = opened.network(picture())
+    weights = (0.25, 0.62, 0.825, 1.0)[-len(features) :]
+    scaled = tuple(w * each.expand(2, -1, -1, -1) for w, each in zip(weights, features, strict=True))
+    expected = model.denoiser(latent(2), model.process.at(500.0), replace(told(model), features=scaled))
+    assert torch.allclose(ask(model, opened.follow(picture(), mode="prompt")), expected, atol=1e-6)
+
+
 def test_a_control_acts_in_its_part_of_the_time(model: Model, tmp_path: Path) -> None:
     opened = open_control(LAYOUTS["bare"](tmp_path), model)
     start = model.process.start
@@ -238,7 +262,13 @@ def test_ip_adapter_lets_what_is_wanted_look_at_the_picture(reads: str, model: M
         both = ask(model)
     assert torch.allclose(ask(model, opened.follow(picture(side=50), scale=0.5, negative=True)), both, atol=1e-6)
     assert not torch.allclose(both[1], expected[1], atol=1e-2)
+    other = opened.network(opened.network.read(opened.tower(look(1 - picture(), 28))))
+    with looking_at(model.network, [torch.cat(each) for each in zip(seen, other, strict=True)], 0.5):
+        against = ask(model)
+    assert torch.allclose(ask(model, opened.follow(picture(side=50), scale=0.5, against=1 - picture())), against)
     assert torch.equal(ask(model), plain)  # nothing of it stays
+    with pytest.raises(MaquetteError, match="has no mode prompt"):
+        opened.follow(picture(), mode="prompt")
 
 
 def test_ip_adapter_from_a_pickle_of_two_dictionaries(model: Model, tmp_path: Path) -> None:
@@ -309,16 +339,16 @@ def test_controlnet_for_flux_follows_the_latent_of_a_picture(tmp_path: Path) -> 
     x, conditioning, level = latent(1, channels=16), model.condition(["a red apple"]), model.process.at(0.7)
     double, single = opened.network(x, 0.7, conditioning, opened.network.read(model.encode(2 * picture() - 1)), mode=1)
     expected = model.denoiser(x, level, replace(conditioning, control=double, features=single))
-    answer = controlled(model.denoiser, [opened.follow(picture(), mode=1)])(x, level, conditioning)
+    answer = controlled(model.denoiser, [opened.follow(picture(), kind=1)])(x, level, conditioning)
     assert torch.allclose(answer, expected, atol=1e-5)
     assert not torch.allclose(model.denoiser(x, level, conditioning), expected, atol=1e-3)
-    with pytest.raises(MaquetteError, match="follows 2 kinds of pictures: got mode None"):
+    with pytest.raises(MaquetteError, match="follows 2 kinds of pictures: got kind None"):
         controlled(model.denoiser, [opened.follow(picture())])(x, level, conditioning)
     with pytest.raises(MaquetteError, match="a picture of 72x72; its sides must be multiples of 16"):
-        opened.follow(picture(side=72), mode=1)
+        opened.follow(picture(side=72), kind=1)
     other = replace(FLUX_CONTROLNET, body=replace(FLUX_CONTROLNET.body, double=2, single=0), modes=None)
     other_path = write(tmp_path / "d.safetensors", kinds.FLUX_CONTROLNET, other, "diffusers")
-    both = [opened.follow(picture(), mode=1), open_control(other_path, model).follow(picture())]
+    both = [opened.follow(picture(), kind=1), open_control(other_path, model).follow(picture())]
     with pytest.raises(MaquetteError, match="networks that speak to 2 and to 1 blocks"):
         controlled(model.denoiser, both)(x, level, conditioning)
 
@@ -369,3 +399,19 @@ def test_pictures_that_cannot_be_followed(model: Model, tmp_path: Path) -> None:
         opened.follow(picture()[0])
     with pytest.raises(MaquetteError, match=r"start 0\.5 and end 0\.5"):
         opened.follow(picture(), start=0.5, end=0.5)
+    with pytest.raises(MaquetteError, match="give one of balanced, prompt, control"):
+        opened.follow(picture(), mode="mine")  # type: ignore[arg-type]
+    with pytest.raises(MaquetteError, match="only an IP-Adapter has a picture for what is not wanted"):
+        opened.follow(picture(), against=picture())
+
+
+def test_a_control_of_the_package_is_found_by_its_name(model: Model, tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.setattr(control, "ASSETS", tmp_path / "assets")
+    write_folder(
+        tmp_path / "assets" / "mine", kinds.T2I_ADAPTER, ADAPTER, t2i_adapter_config.to_config(ADAPTER), "diffusers"
+    )
+    (tmp_path / "assets" / "empty").mkdir()
+    assert open_control("mine", model).network.spec == ADAPTER
+    for name in ("empty", "../assets/mine"):
+        with pytest.raises(MaquetteError, match="there is no control"):
+            open_control(name, model)

@@ -11,6 +11,7 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal, get_args
 
 import torch
 import torch.nn.functional as F
@@ -23,6 +24,7 @@ from maquette.engine.build import fill
 from maquette.engine.control_fit import check_control, check_tower
 from maquette.engine.hub import fetch, is_name
 from maquette.engine.model import Model
+from maquette.engine.open import ASSETS
 from maquette.engine.parts import Part
 from maquette.engine.recognise import part_of
 from maquette.errors import MaquetteError
@@ -35,6 +37,14 @@ from maquette.models.unet import UNet
 
 TOWERS = ("image_encoder", "../models/image_encoder")  # where IP-Adapter's published folder has it, seen from a file
 LUMA = (0.299, 0.587, 0.114)  # of red, green and blue in what a grey picture shows (ITU-R BT.601)
+
+SOFTER = 0.825  # what a block before the middle counts, of the one behind it
+SOFT_FEATURES = (0.25, 0.62, 0.825, 1.0)  # what each feature of a T2I-Adapter counts
+
+Mode = Literal["balanced", "prompt", "control"]
+"""Which side outweighs the other, as A1111's ControlNet extension has it: with "prompt" and "control" a picture has
+less to say the farther a block is from the middle; with "control" it is kept from what is not wanted, so that guidance
+strengthens it as it does the words."""
 
 Wrap = Callable[[Denoiser], Denoiser]
 Says = Callable[[Tensor, Scalar, Conditioning], tuple[Sequence[Tensor], Sequence[Tensor]]]
@@ -79,26 +89,33 @@ class ControlNetwork:
         scale: float = 1.0,
         start: float = 0.0,
         end: float = 1.0,
+        mode: Mode = "balanced",
         negative: bool | None = None,
-        mode: int | None = None,
+        against: Tensor | None = None,
+        kind: int | None = None,
     ) -> Control:
         """Follow a picture (1 or B, 3, H, W) in [0, 1], from the share `start` of the process's time up to `end`.
 
         Its size is that of what is painted; for an IP-Adapter it may be any. `negative` says whether that which is not
-        wanted follows it too: by default it does, but for an IP-Adapter, as each was made. `mode` is the number of the
-        kind of picture, for a ControlNet that follows several.
+        wanted follows it too: by default it does, but for an IP-Adapter and in the mode "control", as each was made.
+        With an IP-Adapter what is not wanted looks at the picture `against`, by default an empty one. `kind` is the
+        number of the kind of picture, for a ControlNet that follows several.
 
         Raises:
-            MaquetteError: it is no picture, or of a size that cannot be painted, or `start` is not before `end`.
+            MaquetteError: it is no picture, or of a size that cannot be painted, or `start` is not before `end`, or
+                something is asked for that this kind of network does not have.
         """
-        if picture.ndim != 4 or picture.shape[1] != 3:
-            raise MaquetteError(f"control: got a picture of shape {tuple(picture.shape)}; give (1 or B, 3, H, W)")
+        for each in (picture, picture if against is None else against):
+            if each.ndim != 4 or each.shape[1] != 3:
+                raise MaquetteError(f"control: got a picture of shape {tuple(each.shape)}; give (1 or B, 3, H, W)")
+        self._check(mode, against)
         if not 0.0 <= start < end <= 1.0:
             raise MaquetteError(f"control: got start {start:g} and end {end:g}; give 0 <= start < end <= 1")
         picture = picture.to(self.model.device)
         if isinstance(self.network, IPAdapter):
             assert self.tower is not None
-            wrap = _attention(self.network, self.tower, self.model.network, picture, scale, bool(negative))
+            away = picture if negative else against
+            wrap = _attention(self.network, self.tower, self.model.network, picture, scale, away)
         else:
             size = picture.shape[2], picture.shape[3]
             if any(side % self.model.multiple for side in size):
@@ -106,8 +123,11 @@ class ControlNetwork:
                     f"control: got a picture of {size[1]}x{size[0]}; its sides must be multiples of "
                     f"{self.model.multiple}, as those of what is painted"
                 )
-            factor, both = self.model.first_stage.vae.spec.factor, True if negative is None else negative
-            wrap = _addition(self._says(picture, mode), size, factor, float(scale), both)
+            factor, both = self.model.first_stage.vae.spec.factor, mode != "control" if negative is None else negative
+            says = self._says(picture, kind)
+            if mode != "balanced":
+                says = _softened(says, adapter=isinstance(self.network, T2IAdapter))
+            wrap = _addition(says, size, factor, float(scale), both)
         whole = self.model.process.start
         return Control(
             wrap=wrap,
@@ -115,7 +135,18 @@ class ControlNetwork:
             last=-math.inf if end == 1.0 else (1.0 - end) * whole,
         )
 
-    def _says(self, picture: Tensor, mode: int | None) -> Says:
+    def _check(self, mode: Mode, against: Tensor | None) -> None:
+        if mode not in get_args(Mode):
+            raise MaquetteError(f"control: got the mode {mode!r}; give one of {', '.join(get_args(Mode))}")
+        if isinstance(self.network, IPAdapter):
+            if mode != "balanced":
+                raise MaquetteError(
+                    f"{self.path}: an IP-Adapter is kept from what is not wanted; it has no mode {mode}"
+                )
+        elif against is not None:
+            raise MaquetteError(f"{self.path}: only an IP-Adapter has a picture for what is not wanted; leave it out")
+
+    def _says(self, picture: Tensor, kind: int | None) -> Says:
         """What the network says of a picture; all that does not depend on the time is computed here."""
         match self.network:
             case ControlNet() as network:
@@ -126,7 +157,7 @@ class ControlNetwork:
                 return lambda x, t, told: (network(x, t, told, _rows(hint, x)), ())
             case FluxControlNet() as network:
                 hint = network.read(self._latent(picture))
-                return lambda x, t, told: network(x, t, told, _rows(hint, x), mode)
+                return lambda x, t, told: network(x, t, told, _rows(hint, x), kind)
             case T2IAdapter() as network:
                 whole = _filled(picture, network.spec.factor)
                 features = network(_channels(whole, network.spec.channels))
@@ -145,8 +176,8 @@ def open_control(
 ) -> ControlNetwork:
     """Open a ControlNet, T2I-Adapter or IP-Adapter, told by its tensors, to work with a model, where the model is.
 
-    `name` is a file, a diffusers folder, or a name of the hub. `tower` is the CLIP image tower of an IP-Adapter, by
-    default the folder `image_encoder` that is published beside it.
+    `name` is a file, a diffusers folder, one of the package's by name, or a name of the hub. `tower` is the CLIP image
+    tower of an IP-Adapter, by default the folder `image_encoder` that is published beside it.
 
     Raises:
         MaquetteError: there is no such network, it is damaged, or was made for another kind of model.
@@ -170,6 +201,9 @@ def _find(name: str | Path) -> Path:
         path = Path(name).expanduser()
         if path.exists():
             return path
+        packaged = ASSETS / path.name
+        if str(path) == path.name and any(packaged.glob("*.safetensors")):
+            return packaged
     except (OSError, ValueError, RuntimeError):  # too long, or with characters that no path has
         pass
     if isinstance(name, str) and is_name(name):
@@ -223,21 +257,50 @@ def _addition(says: Says, size: tuple[int, int], factor: int, scale: float, both
     return wrap
 
 
-def _attention(adapter: IPAdapter, tower: CLIPImage, unet: UNet, picture: Tensor, scale: float, both: bool) -> Wrap:
-    """Let the cross-attentions look at a picture; rows of what is not wanted look at an empty one instead."""
-    states = tower(look(picture.float(), tower.spec.size))
-    seen = adapter(adapter.read(states))
-    if adapter.spec.reads == "projected":
-        empty = adapter(torch.zeros_like(states.projected[:1]))
+def _softened(says: Says, adapter: bool) -> Says:
+    """What is said, weaker the farther a block is from the middle; the U-Nets of A1111 have up to 13."""
+
+    def softly(x: Tensor, t: Scalar, told: Conditioning) -> tuple[Sequence[Tensor], Sequence[Tensor]]:
+        control, features = says(x, t, told)
+        of_features = SOFT_FEATURES[-len(features) :] if adapter else _soft(len(features))
+        return _times(_soft(len(control)), control), _times(of_features, features)
+
+    return softly
+
+
+def _soft(count: int) -> list[float]:
+    """0.825^12 for the first block, and 0.825 less often for each one after; never more often than there are blocks."""
+    apart = 12 / max(count - 1, 12)
+    return [SOFTER ** (12 - k * apart) for k in range(count)]
+
+
+def _times(weights: Sequence[float], each: Sequence[Tensor]) -> list[Tensor]:
+    return [weight * tensor for weight, tensor in zip(weights, each, strict=True)]
+
+
+def _attention(
+    adapter: IPAdapter, tower: CLIPImage, unet: UNet, picture: Tensor, scale: float, against: Tensor | None
+) -> Wrap:
+    """Let the cross-attentions look at a picture; rows of what is not wanted look at another, or an empty one."""
+
+    def see(picture: Tensor) -> tuple[Tensor, ...]:
+        said: tuple[Tensor, ...] = adapter(adapter.read(tower(look(picture.to(tower.device).float(), tower.spec.size))))
+        return said
+
+    seen = see(picture)
+    if against is not None:
+        empty = see(against)
+    elif adapter.spec.reads == "projected":
+        empty = adapter(torch.zeros(1, adapter.spec.image, device=tower.device))
     else:
         empty = adapter(adapter.read(tower(torch.zeros(1, 3, tower.spec.size, tower.spec.size))))
 
     def wrap(denoise: Denoiser) -> Denoiser:
         def heeding(x: Tensor, level: Level, told: Conditioning) -> Tensor:
             layers = [_rows(each, x).expand(len(x), -1, -1) for each in seen]
-            if told.unwanted is not None and not both:
+            if told.unwanted is not None:
                 away = told.unwanted.to(x.device)[:, None, None] > 0.5
-                layers = [torch.where(away, none, some) for none, some in zip(empty, layers, strict=True)]
+                layers = [torch.where(away, _rows(none, x), some) for none, some in zip(empty, layers, strict=True)]
             with looking_at(unet, layers, scale):
                 return denoise(x, level, told)
 

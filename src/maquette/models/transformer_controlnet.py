@@ -112,7 +112,7 @@ class FluxControlNet(Network):
             return None
         if mode is None or not 0 <= mode < self.modes.num_embeddings:
             raise MaquetteError(
-                f"this ControlNet follows {self.modes.num_embeddings} kinds of pictures: got mode {mode}; give the "
+                f"this ControlNet follows {self.modes.num_embeddings} kinds of pictures: got kind {mode}; give the "
                 "number of one from 0 on, as its page lists them"
             )
         return self.modes.weight[mode].expand(rows, 1, -1)

@@ -50,6 +50,23 @@ def components(mask: Image.Image, smallest: int = 1, most: int = 256) -> list[Co
     return sorted((_component(runs.only(group)) for group in groups), key=lambda part: (part.box.top, part.box.left))
 
 
+def connected(covered: NDArray[np.bool_], seeds: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """The parts of what is covered (H, W) that hang together with a covered seed, diagonals too."""
+    runs = _labelled(covered)
+    before = np.pad(np.cumsum((seeds & covered).astype(np.int64), axis=1), ((0, 0), (1, 0)))
+    counts = before[runs.row, runs.stop] - before[runs.row, runs.start]
+    wanted = np.bincount(runs.label, counts, len(runs.row)) > 0
+    return _filled(runs.only(wanted[runs.label]), covered.shape)
+
+
+def _filled(runs: _Runs, shape: tuple[int, ...]) -> NDArray[np.bool_]:
+    """What runs cover."""
+    change = np.zeros((shape[0], shape[1] + 1), np.int8)
+    change[runs.row, runs.start] = 1
+    change[runs.row, runs.stop] = -1
+    return np.cumsum(change, axis=1, dtype=np.int8)[:, :-1] > 0
+
+
 def _labelled(covered: NDArray[np.bool_]) -> _Runs:
     """The runs of a mask, each with the label of its part, the number of the part's first run."""
     stride = covered.shape[1] + 2  # an empty pixel on both sides ends every run within its row
@@ -83,8 +100,5 @@ def _united(count: int, first: Indices, second: Indices) -> Indices:
 def _component(runs: _Runs) -> Component:
     left, top, bottom = int(runs.start.min()), int(runs.row[0]), int(runs.row[-1]) + 1
     box = Box(left, top, int(runs.stop.max()), bottom)
-    change = np.zeros((box.height, box.width + 1), np.int8)
-    change[runs.row - top, runs.start - left] = 1
-    change[runs.row - top, runs.stop - left] = -1
-    covered = np.cumsum(change, axis=1, dtype=np.int8)[:, :-1]
+    covered = _filled(_Runs(runs.row - top, runs.start - left, runs.stop - left, runs.label), (box.height, box.width))
     return Component(box, Image.fromarray(covered.astype(np.uint8) * 255), int((runs.stop - runs.start).sum()))

@@ -20,8 +20,8 @@ from PIL import Image, ImageChops, ImageDraw
 from maquette.errors import MaquetteError
 from maquette.workflows.canvas import read_image, read_mask
 from maquette.workflows.components import components
+from maquette.workflows.names import nearest
 from maquette.workflows.region import Box, Size, grow
-from maquette.workflows.request import nearest
 
 GROUP = "maquette.finders"
 SMALLEST = 16  # pixels that make a thing; fewer are specks

@@ -13,8 +13,9 @@ from maquette.diffusion.singlestep import Step
 from maquette.engine.model import Model
 from maquette.errors import MaquetteError
 from maquette.workflows.loop import Result
+from maquette.workflows.names import nearest
 from maquette.workflows.paint import paint
-from maquette.workflows.request import Request, nearest
+from maquette.workflows.request import Request
 
 MAX_CELLS = 400
 MARGIN, LETTERS = 6, 13  # pixels

@@ -6,6 +6,7 @@ Each of these wraps the one question, *what is x0?* (`maquette.diffusion`); here
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -19,15 +20,16 @@ from maquette.diffusion.process import Level
 from maquette.diffusion.schedules import Schedule
 from maquette.engine.attention_maps import AttentionMaps
 from maquette.engine.control import Control as Following
-from maquette.engine.control import controlled, open_control
+from maquette.engine.control import Mode, controlled, open_control
 from maquette.engine.model import Model
 from maquette.engine.open import companion
 from maquette.engine.words import find_words
 from maquette.text.script import by_step as read_by_step
 from maquette.text.script import split_together
-from maquette.workflows.canvas import fit, to_pixels
+from maquette.workflows.canvas import Fit, fit, to_pixels
+from maquette.workflows.preprocessors import preprocess
 from maquette.workflows.request import Resolved
-from maquette.workflows.settings import Control, Region
+from maquette.workflows.settings import Control, Picture, Region
 
 
 class Guide:
@@ -144,15 +146,26 @@ class Guide:
 
     def _follow(self, control: Control) -> Following:
         """What a control's picture says to its network, which is opened once."""
-        opened = self.model.companions
-        if control.model not in opened:
-            opened[control.model] = open_control(control.model, self.model)
-        picture = fit(control.image.rgb, self.request.width, self.request.height)
-        pixels = (to_pixels([picture]) + 1) / 2
-        following: Following = opened[control.model].follow(
-            pixels, scale=control.scale, start=control.start, end=control.end
+        opened, name = self.model.companions, " with ".join(filter(None, (control.model, control.tower)))
+        if name not in opened:
+            opened[name] = open_control(control.model, self.model, tower=control.tower)
+        given = control.image or self.request.image
+        assert given is not None
+        following: Following = opened[name].follow(
+            self._pixels(given, control, control.preprocessor),
+            scale=control.scale,
+            start=control.start,
+            end=control.end,
+            mode=cast(Mode, control.mode),
+            against=None if control.negative is None else self._pixels(control.negative, control),
+            kind=control.kind,
         )
         return following
+
+    def _pixels(self, picture: Picture, control: Control, preprocessor: str | None = None) -> Tensor:
+        """A control's picture (1, 3, H, W) in [0, 1], at the size that is painted."""
+        image = fit(picture.rgb, self.request.width, self.request.height, cast(Fit, control.resize))
+        return (to_pixels([image if preprocessor is None else preprocess(preprocessor, image)]) + 1) / 2
 
     def _mask(self, region: Region) -> Tensor:
         """A region's weight at every place of the latent: full inside its box, falling off beyond it."""

@@ -16,7 +16,6 @@ from maquette.workflows.region import Box, extend, latent_mask, paste, soften
 from maquette.workflows.request import SIZE_MULTIPLE, Resolved
 
 STRENGTH = 1.0  # unless the request says another
-SOFT = 4  # pixels inside of the mask's edge over which old and new are mixed
 
 
 def inpaint(model: Model, request: Resolved, painted: Painted) -> Generator[Step, None, Painted]:
@@ -65,5 +64,5 @@ def repaint(
         attention=attention,
     )
     developed = develop(model, latents)
-    images = [paste(image, new, Box(0, 0, *image.size), soften(mask, SOFT)) for new in developed.images]
+    images = [paste(image, new, Box(0, 0, *image.size), soften(mask, request.mask_blur)) for new in developed.images]
     return Painted(images=images, hashes=developed.hashes)

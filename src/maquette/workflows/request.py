@@ -1,6 +1,5 @@
 """What somebody wants painted: one model that Python, the command line, HTTP and a picture's metadata all speak."""
 
-import difflib
 import secrets
 from collections.abc import Collection, Mapping
 from typing import Annotated, Any, Self
@@ -13,13 +12,16 @@ from maquette.diffusion.samplers import SAMPLERS
 from maquette.diffusion.schedules import SCHEDULES
 from maquette.errors import MaquetteError
 from maquette.families.family import Defaults
+from maquette.workflows.names import nearest
 from maquette.workflows.settings import (
     MAX_SEED,
     Control,
     Detail,
+    Embeddings,
     Extend,
     Given,
     Hires,
+    Loras,
     Part,
     Refiner,
     Region,
@@ -57,12 +59,6 @@ _MESSAGES = {  # pydantic's error type: what to say of it; the names in braces a
 }
 
 
-def nearest(name: str, known: Collection[str]) -> str:
-    """The names in `known` most like `name`, as the end of an error message; all of them where none is like it."""
-    near = difflib.get_close_matches(name.lower(), known, n=3, cutoff=0.5)
-    return f"did you mean {' or '.join(near)}?" if near else f"known are {', '.join(sorted(known))}"
-
-
 def nearest_multiple(number: int, multiple: int) -> int:
     """The multiple of `multiple` nearest to `number`, not below the first."""
     return max(round(number / multiple), 1) * multiple
@@ -95,6 +91,8 @@ class Request(Part):
     `extend`, only there. `hires` and `detail` are done after that. `interval` is the part of the steps in which
     guidance acts, `rescale` how much of its contrast is brought back. `noise` is whose random numbers are drawn
     (`maquette.diffusion.emulation`), `noise_delta` A1111's ENSD. `attention` records where the model looks for words.
+    `mask_blur` are the pixels inside of a mask's edge over which old and new are mixed. `loras` and `embeddings` take
+    the place of those that the model was opened with, for this request alone; <lora:name:0.8> in the prompt is another.
     """
 
     prompt: Words = ""
@@ -110,6 +108,7 @@ class Request(Part):
     height: Side | None = None
     image: Given | None = None
     mask: Given | None = None
+    mask_blur: Annotated[int, Field(ge=0, le=64)] = 4
     depth: Given | None = None
     strength: Strength | None = None
     extend: Extend | None = None
@@ -118,6 +117,8 @@ class Request(Part):
     variation: Variation | None = None
     regions: Several[Region] = ()
     controls: Several[Control] = ()
+    loras: Loras | None = None
+    embeddings: Embeddings | None = None
     refiner: Refiner | None = None
     tiles: Tiles | None = None
     rescale: Share = 0.0
@@ -140,6 +141,8 @@ class Request(Part):
                 raise ValueError(f"{name} needs an image")
         if self.mask is not None and self.image is not None:
             check_mask(self.mask, self.image)
+        if self.image is None and any(control.image is None for control in self.controls):
+            raise ValueError("a control needs an image, unless the request begins with one")
         if self.attention and self.tiles is not None:
             raise ValueError("attention is not recorded in tiles; leave out one of them")
         if self.interval is not None and not self.interval[0] < self.interval[1]:

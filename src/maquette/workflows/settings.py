@@ -1,6 +1,6 @@
 """The parts of a request beyond words and sizes: pictures it begins with, and what else is to be done."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -11,6 +11,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from maquette.errors import MaquetteError
 from maquette.workflows.canvas import hash_image, open_image, read_image, read_mask
+from maquette.workflows.preprocessors import check_preprocessor
 from maquette.workflows.region import Box
 
 MAX_SEED = 2**63 - 1  # what a signed 64-bit integer holds
@@ -28,6 +29,17 @@ Seed = Annotated[int, Field(ge=0, le=MAX_SEED)]
 Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 Strength = Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)]
 Name = Annotated[str, Field(min_length=1, max_length=4096)]
+
+
+R = TypeVar("R")
+
+
+def _explained(read: Callable[..., R], *given: Any) -> R:
+    """What is read; an error of ours becomes one that pydantic collects."""
+    try:
+        return read(*given)
+    except MaquetteError as error:
+        raise ValueError(str(error)) from None
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,10 +74,7 @@ class Picture:
             return cls._again(given)
         if not isinstance(given, str | Path | bytes | Image.Image):
             raise ValueError(f"is no picture, got {type(given).__name__}; give a path, a data URI or a PIL picture")
-        try:
-            image = open_image(given)
-        except MaquetteError as error:
-            raise ValueError(str(error)) from None
+        image = _explained(open_image, given)
         is_path = isinstance(given, Path) or (isinstance(given, str) and len(given) < 4096 and Path(given).exists())
         return cls(image, str(given) if is_path else None)
 
@@ -86,10 +95,7 @@ class Picture:
 
 def check_mask(mask: Picture, image: Picture) -> None:
     """Refuse a mask that is empty, or of another shape than its picture."""
-    try:
-        read_mask(mask.image, image.image.size)
-    except MaquetteError as error:
-        raise ValueError(str(error)) from None
+    _explained(read_mask, mask.image, image.image.size)
 
 
 Given = Annotated[Picture, BeforeValidator(Picture.read), PlainSerializer(Picture.told)]
@@ -112,10 +118,7 @@ Several = Annotated[tuple[T, ...], BeforeValidator(as_tuple)]
 
 def _read_box(given: object) -> object:
     if isinstance(given, str):
-        try:
-            return tuple(Box.read(given))
-        except MaquetteError as error:
-            raise ValueError(str(error)) from None
+        return tuple(_explained(Box.read, given))
     return as_tuple(given)
 
 
@@ -190,19 +193,71 @@ class Region(Part):
 
 
 class Control(Part):
-    """A control network, an adapter or a picture prompt, and the picture that it follows."""
+    """A control network, an adapter or a picture prompt, and the picture that it follows.
+
+    Without an `image` it is the one that the request begins with. `preprocessor` makes of it what the network reads,
+    such as "canny" (`maquette.workflows.preprocessors`), `resize` brings it to the size that is painted, `mode` says
+    which side outweighs the other (`maquette.engine.control`), `kind` which of several kinds of pictures it is.
+    An IP-Adapter sees with `tower`, and what is not wanted looks at `negative` in place of an empty picture.
+    """
 
     model: Name
-    image: Given
+    image: Given | None = None
+    preprocessor: Name | None = None
     scale: Annotated[float, Field(ge=0, le=10, allow_inf_nan=False)] = 1.0
     start: Share = 0.0
     end: Share = 1.0
+    mode: Annotated[str, Field(pattern="^(balanced|prompt|control)$")] = "balanced"
+    resize: Annotated[str, Field(pattern="^(crop|pad|stretch)$")] = "crop"
+    kind: Annotated[int, Field(ge=0, le=1000)] | None = None
+    negative: Given | None = None
+    tower: Name | None = None
 
     @model_validator(mode="after")
     def _check_order(self) -> Self:
         if not self.start < self.end:
             raise ValueError(f"starts at {self.start:g} and ends at {self.end:g}; the end must be larger")
+        if self.preprocessor is not None:
+            _explained(check_preprocessor, self.preprocessor)
         return self
+
+
+Factor = Annotated[float, Field(ge=-100, le=100, allow_inf_nan=False)]
+
+
+class Lora(Part):
+    """A LoRA: a file, or its name in the folder of LoRAs; `text_scale` is that of the text encoders, if another."""
+
+    file: Name
+    scale: Factor = 1.0
+    text_scale: Factor | None = None
+
+
+class Embedding(Part):
+    """A textual inversion: its file, and the word of the prompt that stands for it."""
+
+    word: Name
+    file: Name
+
+
+def _as_file(given: object) -> object:
+    return {"file": given} if isinstance(given, str) else given
+
+
+def _as_embeddings(given: object) -> object:
+    """From {word: file}; a file alone is known by its name, as A1111 does."""
+    pairs = given.items() if isinstance(given, Mapping) else ((Path(each).stem, each) for each in _strings(given))
+    told = [{"word": word, "file": str(file) if isinstance(file, Path) else file} for word, file in pairs]
+    return tuple(told) or as_tuple(given)
+
+
+def _strings(given: object) -> list[str]:
+    many = isinstance(given, list | tuple) and all(isinstance(each, str) for each in given)
+    return list(given) if many and isinstance(given, list | tuple) else []
+
+
+Loras = Several[Annotated[Lora, BeforeValidator(_as_file)]]
+Embeddings = Annotated[tuple[Embedding, ...], BeforeValidator(_as_embeddings)]
 
 
 class Refiner(Part):
