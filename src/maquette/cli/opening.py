@@ -33,6 +33,7 @@ class Opening:
     averaged: Annotated[bool, typer.Option("--averaged", help="The moving average in a training checkpoint.")] = False
     device: Annotated[str | None, typer.Option(help="cpu, cuda or mps. [default: the fastest here]")] = None
     dtype: Annotated[str | None, typer.Option(help="float32, bfloat16 or float16. [default: the device's]")] = None
+    storage: Annotated[str | None, typer.Option(help="Keep large matrices in 8 bits: float8 or int8.")] = None
     stream: Annotated[bool, typer.Option("--stream", help="Read weights as they are used: little memory.")] = False
 
     def arguments(self) -> dict[str, Any]:

@@ -12,7 +12,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from maquette.engine.build import outline
 from maquette.engine.kinds import Kind
+from maquette.engine.storage import Storage
 from maquette.engine.streaming import Streamed
 from maquette.errors import MaquetteError
 from maquette.weights.embeddings import read_embedding
@@ -22,6 +24,22 @@ from maquette.weights.precision import descaled
 from maquette.weights.view import Weights, prefixed, select, union
 
 ROWS_THAT_GROW = "token_embedding.weight"  # learned words are rows behind the file's
+TEXT = "text_encoder"  # how the names of parts that read words begin
+
+
+class LoRAFile(NamedTuple):
+    """A LoRA to merge, and how strongly; `text_scale` is that of the text encoders, where it is another."""
+
+    path: Path | str
+    scale: float = 1.0
+    text_scale: float | None = None
+
+
+class Added(NamedTuple):
+    """What a model was given beside its own weights: LoRAs, and files of learned words by word."""
+
+    loras: tuple[LoRAFile, ...] = ()
+    words: tuple[tuple[str, Path | str], ...] = ()
 
 
 @dataclass
@@ -31,12 +49,24 @@ class Origin:
     kind: Kind
     network: Any
     weights: Weights
+    storage: Storage | None = None
+    """How its weights are kept, if not as they are computed with."""
     streamed: Streamed | None = None
     """If its blocks are read whenever they run."""
 
     def targets(self, position: int) -> list[Target]:
         """Where LoRA files speak of it, as the model's first, second, ... text encoder."""
-        return self.kind.targets(self.network, position)
+        plain = self.network if self.storage is None else outline(self.kind.network, self.network.spec)
+        return self.kind.targets(plain, position)
+
+    def kept(self, weights: Weights) -> Weights:
+        """Weights in our names as the network keeps them."""
+        return weights if self.storage is None else self.storage.of(weights)
+
+    def names(self, changed: Iterable[str]) -> list[str]:
+        """The names of the network's tensors that are made of some weights."""
+        whole = sorted(changed)
+        return whole if self.storage is None else [name for each in whole for name in self.storage.renamed(each)]
 
 
 class Change(NamedTuple):
@@ -54,9 +84,14 @@ class Change(NamedTuple):
         return weights if self.merged is None else select(self.merged, f"{name}:")
 
 
-def open_loras(loras: Iterable[tuple[Path | str, float]]) -> list[LoRA]:
-    """The adapters of LoRA files, each with its scale."""
-    return [read_lora(descaled(open_weights(Path(path).expanduser())), scale) for path, scale in loras]
+def open_loras(loras: Iterable[LoRAFile]) -> list[LoRA]:
+    """The adapters of LoRA files, each with its scales."""
+    return [_open_lora(*each) for each in loras]
+
+
+def _open_lora(path: Path | str, scale: float, text_scale: float | None) -> LoRA:
+    lora = read_lora(descaled(open_weights(Path(path).expanduser())), scale)
+    return lora if text_scale is None else replace(lora, scales={TEXT: text_scale})
 
 
 def merge(origins: Mapping[str, Origin], loras: Sequence[LoRA]) -> Change:
@@ -80,17 +115,14 @@ def apply(origins: Mapping[str, Origin], before: Change, after: Change) -> None:
     for name, origin in origins.items():
         prefix = f"{name}:"
         touched = {each.removeprefix(prefix) for each in before.changed | after.changed if each.startswith(prefix)}
+        weights, names = origin.kept(after.of(name, origin.weights)), origin.names(touched)
         if origin.streamed is not None:
-            origin.streamed.weights = after.of(name, origin.weights)
-            touched -= origin.streamed.names
-        if not touched:
+            origin.streamed.weights = weights
+            names = [each for each in names if each not in origin.streamed.names]
+        if not names:
             continue
         state = origin.network.state_dict()
-        new = {}
-        for each in touched:
-            source = after.merged if after.merged is not None and prefix + each in after.changed else None
-            tensor = origin.weights[each] if source is None else source[prefix + each]
-            new[each] = _like(tensor, state[each], grows=each == ROWS_THAT_GROW)
+        new = {each: _like(weights[each], state[each], grows=each == ROWS_THAT_GROW) for each in names}
         origin.network.load_state_dict(new, strict=False, assign=True)
         origin.network.requires_grad_(False)
 

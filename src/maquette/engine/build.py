@@ -52,10 +52,15 @@ def fill(
                 f"{describe(weights)}: {name} has the shape {weights.shape(name)}, but the network's is "
                 f"{tuple(parameter.shape)}; its config.json belongs to other weights"
             )
-    given = {name: weights[name].to(device, dtype) for name in wanted if name not in but}
+    given = {name: weights[name].to(device, precision(wanted[name], dtype)) for name in wanted if name not in but}
     network.load_state_dict(given, strict=not but, assign=True)
     network.eval().requires_grad_(False)
     return network if device.type == "cpu" else network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+
+def precision(parameter: torch.Tensor, dtype: torch.dtype) -> torch.dtype:
+    """What a parameter of a network that computes in `dtype` is kept in: that, or 8 bits (`engine/storage.py`)."""
+    return parameter.dtype if parameter.dtype.itemsize == 1 else dtype
 
 
 def fastest_device() -> torch.device:

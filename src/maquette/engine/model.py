@@ -16,7 +16,7 @@ from maquette.diffusion.conditioning import Conditioning
 from maquette.diffusion.denoise import Denoiser, denoiser
 from maquette.diffusion.process import Process, RectifiedFlow
 from maquette.diffusion.schedules import flux_shift
-from maquette.engine.adapt import Change, Origin, apply, merge, open_loras, read_words
+from maquette.engine.adapt import Added, Change, LoRAFile, Origin, apply, merge, open_loras, read_words
 from maquette.engine.image import to_images
 from maquette.engine.memory import or_else
 from maquette.engine.preview import approximate, fit
@@ -87,7 +87,8 @@ class Model:
     """A model that paints. Latents are scaled and float32; pictures are (B, 3, H, W) in [-1, 1].
 
     `recognition` says what it is and why; `loras` which keys of its LoRAs were used; `companions` are refiners and
-    control networks that were opened to work with this one, by name.
+    control networks that were opened to work with this one, by name. `added` are the LoRAs and learned words that it
+    was given; `lora_folder` is where requests find LoRAs by their names.
     """
 
     def __init__(
@@ -106,6 +107,8 @@ class Model:
         self.process, self.prediction = self.family.process, self.family.prediction
         self.encoders, self.network, self.first_stage = tuple(encoders), network, first_stage
         self._origins, self._change = origins, Change(None, ())
+        self.added = self._worn = Added()
+        self.lora_folder: Path | None = None
         self.companions: dict[str, Any] = {}
 
     @property
@@ -243,17 +246,32 @@ class Model:
         """For each LoRA, which of its keys were used and which were not."""
         return self._change.reports
 
-    @torch.no_grad()
     def set_loras(self, loras: Iterable[tuple[Path | str, float]]) -> tuple[Report, ...]:
         """Merge LoRA files, each with its scale, instead of those merged before; none takes them all out.
 
         Raises:
             MaquetteError: a file matches nothing in the model, or was made for another; the model is unchanged then.
         """
+        files = tuple(LoRAFile(*each) for each in loras)
+        self._merge(files)
+        self.added = self.added._replace(loras=files)
+        return self.loras
+
+    def wear(self, added: Added) -> None:
+        """Work with these LoRAs and learned words from now on, as a request may ask; `added` stays what it was given.
+
+        Costs nothing where they are the present ones. Raises as `set_loras` and `set_embeddings`.
+        """
+        if added.loras != self._worn.loras:
+            self._merge(added.loras)
+        if added.words != self._worn.words:
+            self._teach(added.words)
+
+    @torch.no_grad()
+    def _merge(self, loras: tuple[LoRAFile, ...]) -> None:
         change = merge(self._origins, open_loras(loras))
         apply(self._origins, self._change, change)
-        self._change = change
-        return change.reports
+        self._change, self._worn = change, self._worn._replace(loras=loras)
 
     @torch.no_grad()
     def stream(self, *parts: str, why: str) -> bool:
@@ -265,7 +283,7 @@ class Model:
         for name in new:
             origin = self._origins[name]
             first = next(origin.network.parameters())
-            weights = self._change.of(name, origin.weights)
+            weights = origin.kept(self._change.of(name, origin.weights))
             origin.streamed = Streamed(origin.network, weights, first.device, first.dtype)
         if new:
             warnings.warn(f"{why}; from now on weights are read as they are used: {', '.join(new)}", stacklevel=2)
@@ -277,14 +295,20 @@ class Model:
         Raises:
             MaquetteError: a file is no embedding, or was made for another family.
         """
+        words = tuple(files.items())
+        self._teach(words)
+        self.added = self.added._replace(words=words)
+
+    def _teach(self, files: tuple[tuple[str, Path | str], ...]) -> None:
         towers = {
             IN_FILES.get(each.reading.part, each.reading.part): each
             for each in self.encoders
             if isinstance(each, TextEncoder)
         }
-        words = read_words(files, {name: each.tower.spec.width for name, each in towers.items()})
+        words = read_words(dict(files), {name: each.tower.spec.width for name, each in towers.items()})
         for name, encoder in towers.items():
             teach(encoder, words[name])
+        self._worn = self._worn._replace(words=files)
 
     def paint(self, **fields: Any) -> "Result":
         """Paint what a request asks for; `fields` are those of `maquette.workflows.request.Request`."""

@@ -1,5 +1,6 @@
 """Opening a model: by the name of one in the package, from a file or a folder, or by its name on the hub."""
 
+import os
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -19,6 +20,7 @@ from maquette.engine.memory import free_memory, is_out_of_memory
 from maquette.engine.model import SHORT, FirstStage, Model
 from maquette.engine.parts import Part
 from maquette.engine.recognise import Recognition, Wishes, recognise
+from maquette.engine.storage import STORAGES, store
 from maquette.engine.streaming import Streamed
 from maquette.engine.text import ClassEncoder, Encoder, LongTextEncoder, TextEncoder
 from maquette.engine.tokens import find_tokenizer
@@ -34,6 +36,7 @@ ASSETS = Path(str(files("maquette"))) / "assets"
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 LARGE_PICTURE = 2 * 1024 * 1024  # pixels; larger ones are computed by tiles
 SMALL_PICTURE = 512 * 1024  # the same where memory is short
+LORA_FOLDER = "MAQUETTE_LORA_FOLDER"  # the environment's name for where LoRAs are
 Paths = str | Path | Sequence[str | Path]
 
 
@@ -47,10 +50,12 @@ def open(
     tokenizer: Paths = (),
     loras: Iterable[tuple[str | Path, float]] = (),
     embeddings: Mapping[str, str | Path] | None = None,
+    lora_folder: str | Path | None = None,
     variant: str | None = None,
     averaged: bool = False,
     device: str | None = None,
     dtype: str | torch.dtype | None = None,
+    storage: str | None = None,
     stream: bool | None = None,
     tile_vae: bool | None = None,
 ) -> Model:
@@ -58,9 +63,12 @@ def open(
 
     What a file does not hold is given beside it: `vae` (a first stage), `text` (CLIP and T5 files or folders),
     `tokenizer` (folders or tokenizer.json files). `family` and `prediction` say what weights cannot tell. `loras` are
-    files with a scale each, `embeddings` files of textual inversions by the word that stands for them. `variant`
+    files with a scale each, `embeddings` files of textual inversions by the word that stands for them; `lora_folder`,
+    by default $MAQUETTE_LORA_FOLDER, is where prompts that say <lora:name:0.8> find theirs. `variant`
     chooses files such as model.fp16.safetensors, `averaged` the moving average in a training checkpoint.
     `device` and `dtype` are by default the accelerator, if there is one, and the precision that suits it.
+    `storage` keeps the large matrices of denoiser and T5 in 8 bits: "float8" widens them as they are used, "int8" also
+    multiplies in int8; pictures then differ a little.
     `stream` reads each block from the file whenever it runs, so that the model may be larger than the memory; by
     default where memory does not suffice. `tile_vae` computes large pictures by tiles in the first stage, in less
     memory and without seams; by default from 2 megapixels on, or from half a megapixel on where the model is streamed.
@@ -80,12 +88,16 @@ def open(
     _say_what_is_assumed(found)
     check_fit(found)
     precision = _precision(dtype, place, found.family)
+    kept = _storage(storage)
     streamed = _streamed(found, stream, precision, place)
-    model = _assemble(found, found.family, place, precision, list(map(_there, _paths(tokenizer))), streamed)
+    tokenizers = list(map(_there, _paths(tokenizer)))
+    model = _assemble(found, found.family, place, precision, tokenizers, streamed, kept)
     model.first_stage.tile_from = _tile_from(tile_vae, bool(streamed))
     if embeddings:
         model.set_embeddings(embeddings)
     model.set_loras(loras)
+    folder = os.environ.get(LORA_FOLDER) if lora_folder is None else lora_folder
+    model.lora_folder = None if not folder else _there(folder)
     return model
 
 
@@ -153,6 +165,12 @@ def _precision(dtype: str | torch.dtype | None, device: torch.device, family: Fa
     raise MaquetteError(f"unknown precision {str(dtype)!r}; use {', '.join(DTYPES)}")
 
 
+def _storage(name: str | None) -> torch.dtype | None:
+    if name is None or name in STORAGES:
+        return None if name is None else STORAGES[name]
+    raise MaquetteError(f"unknown storage {name!r}; use {', '.join(STORAGES)}")
+
+
 def _check_complete(found: Recognition, family: Family) -> None:
     """Refuse a model that could not paint, saying what to give."""
     if found.surplus:
@@ -198,6 +216,7 @@ def _assemble(
     precision: torch.dtype,
     tokenizers: Sequence[Path],
     streamed: frozenset[str],
+    storage: torch.dtype | None,
 ) -> Model:
     """The networks of a model with their tensors."""
     origins: dict[str, Origin] = {}
@@ -205,8 +224,10 @@ def _assemble(
     def load(name: str, dtype: torch.dtype) -> Any:
         part = found.parts[name]
         network = part.network()
-        weights = part.read(network)
-        origins[name] = Origin(part.kind, network, weights)
+        origin = origins[name] = Origin(part.kind, network, part.read(network))
+        if storage is not None and (name == "denoiser" or part.kind.role == "t5"):
+            origin.storage = store(network, storage)
+        weights = origin.kept(origin.weights)
         if name not in streamed:
             try:
                 return fill(network, weights, place, dtype)
@@ -214,7 +235,7 @@ def _assemble(
                 if not is_out_of_memory(error):
                     raise
                 warnings.warn(f"{SHORT}; weights are read as they are used: {name}", stacklevel=4)
-        origins[name].streamed = Streamed(network, weights, place, dtype)
+        origin.streamed = Streamed(network, weights, place, dtype)
         return network
 
     encoders: list[Encoder | None] = []

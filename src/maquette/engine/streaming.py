@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from maquette.engine.build import fill
+from maquette.engine.build import fill, precision
 from maquette.nn.network import Network, Run
 from maquette.weights.view import Weights
 
@@ -46,7 +46,10 @@ class Streamed:
         prefix = self._prefixes.get(block)
         if prefix is None:
             return run(block, *args)
-        tensors = {name: self.weights[prefix + name].to(self._device, self._dtype) for name in block.state_dict()}
+        tensors = {
+            name: self.weights[prefix + name].to(self._device, precision(parameter, self._dtype))
+            for name, parameter in block.state_dict().items()
+        }
         block.load_state_dict(tensors, assign=True)
         del tensors
         try:

@@ -8,7 +8,7 @@ dialects spell its module, and a file's modules are looked up in that list.
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import torch
@@ -58,12 +58,20 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class LoRA:
-    """The adapters of one file by module, as the file spells it; `surplus` are keys that belong to none."""
+    """The adapters of one file by module, as the file spells it; `surplus` are keys that belong to none.
+
+    Targets whose names begin as one of `scales` have that scale, all others `scale`.
+    """
 
     source: str
     modules: Mapping[str, Adapter]
     surplus: tuple[str, ...]
     scale: float = 1.0
+    scales: Mapping[str, float] = field(default_factory=dict)
+
+    def scale_of(self, target: str) -> float:
+        """How strongly the target of this name is changed."""
+        return next((scale for begin, scale in self.scales.items() if target.startswith(begin)), self.scale)
 
 
 class Report(NamedTuple):
@@ -202,7 +210,7 @@ class Merged(View):
                 theirs = _swap(base[rows], target)
                 delta = (adapter.bias if of_bias else adapter.delta)(theirs, target.part)
                 merged[rows] += scale * _swap(delta, target)
-        return merged.to(tensor.dtype)
+        return merged if tensor.dtype.itemsize == 1 else merged.to(tensor.dtype)  # float8 would round a LoRA away
 
 
 def _swap(rows: Tensor, target: Target) -> Tensor:
@@ -229,7 +237,7 @@ def with_lora(base: Weights, loras: Sequence[LoRA], targets: Iterable[Target]) -
             if found is None or target.name not in base:
                 continue
             _check_shape(base, target, found)
-            edit = _Edit(found, lora.scale, target)
+            edit = _Edit(found, lora.scale_of(target.name), target)
             if found.algebra is not None:
                 weights.setdefault(target.name, []).append(edit)
                 used |= found.weight_keys
