@@ -20,6 +20,7 @@ class GaussianModel:
         import torch
 
         from maquette.diffusion.process import Discrete
+        from maquette.engine.adapt import Added
         from maquette.families.family import Defaults
 
         self.device, self.dtype = torch.device("cpu"), torch.float32
@@ -27,7 +28,11 @@ class GaussianModel:
         defaults = {"steps": 4, "guidance": 2.0, "sampler": "ddim", "schedule": "trailing", "width": 32, "height": 16}
         self.family = SimpleNamespace(name="gaussian", defaults=Defaults(**defaults), distilled=False, beside=())
         self.first_stage = SimpleNamespace(vae=SimpleNamespace(spec=SimpleNamespace(factor=8)))
+        self.added, self.lora_folder = Added(), None
         self.evaluations = 0
+
+    def wear(self, added: object) -> None:
+        assert added == self.added
 
     def chunks(self, *prompts: str) -> int:
         return 1

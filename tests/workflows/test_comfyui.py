@@ -7,6 +7,7 @@ from maquette.errors import MaquetteError
 from maquette.workflows.comfyui import read_graph
 from maquette.workflows.foreign import Settings
 from maquette.workflows.request import Request
+from maquette.workflows.settings import Lora
 
 
 def node(kind: str, **inputs: Any) -> dict[str, Any]:
@@ -61,7 +62,13 @@ def test_reads_the_graph_that_comfyui_opens_with() -> None:
 
 def test_loras_clip_skip_a_vae_and_values_from_other_nodes() -> None:
     graph = simple(model=["11", 0], seed=["20", 0], sampler_name="dpmpp_2m_sde_gpu", scheduler="karras")
-    graph["10"] = node("LoraLoader", lora_name="one.safetensors", strength_model=0.8, model=["4", 0], clip=["4", 1])
+    graph["9"] = node("LoraLoaderModelOnly", lora_name="one.safetensors", strength_model=0.8, model=["4", 0])
+    both = {"strength_model": 0.5, "strength_clip": 0.25, "clip": ["4", 1]}
+    graph["10"] = node("LoraLoader", lora_name="styles\\two", model=["9", 0], **both)
+    loras = [
+        {"file": "styles/two", "scale": 0.5, "text_scale": 0.25},
+        {"file": "one.safetensors", "scale": 0.8, "text_scale": 0.0},
+    ]
     graph["11"] = node("RescaleCFG", multiplier=0.7, model=["10", 0])
     graph["12"] = node("CLIPSetLastLayer", stop_at_clip_layer=-2, clip=["10", 1])
     graph["6"] = node("CLIPTextEncode", text=["21", 0], clip=["12", 0])
@@ -70,10 +77,13 @@ def test_loras_clip_skip_a_vae_and_values_from_other_nodes() -> None:
     settings = read(graph)
     assert settings.fields == FIELDS | {
         **{"prompt": "a fox", "seed": 7, "clip_skip": 2, "rescale": 0.7, "schedule": "karras"},
-        "sampler": "dpmpp_2m_sde",
+        **{"sampler": "dpmpp_2m_sde", "loras": loras},
     }
-    assert left(settings).keys() == {"lora", "VAE", "sampler_name"}
-    assert left(settings)["lora"] == "one.safetensors:0.8"
+    assert left(settings).keys() == {"VAE", "sampler_name"}
+    assert Request.read(settings.fields).loras == (
+        Lora(file="styles/two", scale=0.5, text_scale=0.25),
+        Lora(file="one.safetensors", scale=0.8, text_scale=0.0),
+    )
 
 
 def test_custom_sampling_as_for_flux() -> None:

@@ -1,11 +1,17 @@
-import pytest
+import random
 
+import pytest
+from PIL import Image
+
+from maquette import __version__
+from maquette.diffusion.emulation import EMULATIONS
 from maquette.diffusion.samplers import SAMPLERS
 from maquette.diffusion.schedules import SCHEDULES
 from maquette.errors import MaquetteError
 from maquette.workflows.foreign import Settings
 from maquette.workflows.infotext import MAX_INFOTEXT, SAMPLER_LABELS, SCHEDULE_LABELS, read_infotext, write_infotext
-from maquette.workflows.request import Request
+from maquette.workflows.reproduce import request_of
+from maquette.workflows.request import Request, Resolved
 
 ODD = [
     "",
@@ -30,6 +36,86 @@ def test_round_trip(prompt: str, negative: str, model) -> None:
         {name: getattr(request, name) for name in Request.model_fields}
     )
     assert (settings.program, settings.untranslated) == ("Maquette", [])
+
+
+def chance(seed: int) -> dict[str, object]:
+    """The fields of a request that says anything that A1111 can say."""
+    dice = random.Random(seed)
+
+    def maybe(**fields: object) -> dict[str, object]:
+        return fields if dice.random() < 0.6 else {}
+
+    def share() -> float:
+        return dice.choice([0.0, 0.25, 1.0, dice.random()])
+
+    def text() -> str:
+        return "".join(dice.choice(["cat", " ", ",", "\n", "(x:1.2)", ":", '"', "猫", "\\", "<b>"]) for _ in range(9))
+
+    hires = {
+        "scale": 1.01 + 6 * dice.random(),
+        "strength": 0.01 + 0.9 * dice.random(),
+        "by": dice.choice(["latent", "pixel"]),
+    }
+    variation = {"seed": dice.randrange(2**63), "amount": share()}
+    loras = [{"file": f"name {k}.5", "scale": dice.uniform(-2, 2), **maybe(text_scale=dice.random())} for k in range(2)]
+    return {
+        **{"prompt": text(), "negative": text(), "model": text() or "m", "seed": dice.randrange(2**63)},
+        **{"steps": dice.randrange(1, 1000), "guidance": dice.choice([7.5, 100 * dice.random()])},
+        **{"sampler": dice.choice(list(SAMPLERS)), "schedule": dice.choice(list(SCHEDULES))},
+        **{"width": 8 * dice.randrange(1, 60), "height": 8 * dice.randrange(1, 60)},
+        **maybe(clip_skip=dice.randrange(1, 13), noise_delta=dice.choice([31337, dice.randrange(2**31)])),
+        **maybe(noise=dice.choice(list(EMULATIONS))),
+        **maybe(hires=hires | maybe(steps=dice.randrange(1, 1000))),
+        **maybe(variation=variation),
+        **maybe(refiner={"model": "an x, y", "at": share()}),
+        **maybe(loras=loras[dice.randrange(2) :]),
+    }
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_what_a1111_can_say_is_read_again(seed: int, model) -> None:
+    request = Request.read(chance(seed)).resolved(model.family.defaults)
+    settings = read_infotext(write_infotext(request, "ab" * 32, {"lora name 1.5": "0123456789ab"}))
+    assert request_of(settings) == Request.read({name: getattr(request, name) for name in Request.model_fields})
+    assert settings.untranslated == []
+    assert settings.hashes.get("lora name 1.5", "0123456789ab") == "0123456789ab"
+
+
+def test_settings_are_told_in_a1111s_keys() -> None:
+    black = Image.new("RGB", (32, 32))
+    told = {"prompt": "a cat", "negative": "rain", "model": "sd15", "seed": 7, "steps": 20, "guidance": 7.0}
+    told |= {"sampler": "dpmpp_2m", "schedule": "karras", "width": 512, "height": 512, "clip_skip": 2}
+    told |= {"noise": "a1111-nv", "noise_delta": 31337, "variation": {"seed": 5, "amount": 0.1}}
+    told |= {"hires": {"scale": 2.0, "strength": 0.5, "steps": 12, "by": "latent"}}
+    told |= {"refiner": {"model": "refiner", "at": 0.75}, "loras": ["whiskers.safetensors"]}
+    control = {"model": "dir/control_canny.safetensors", "image": black, "scale": 0.8, "end": 0.5, "mode": "prompt"}
+    told |= {"controls": [{**control, "preprocessor": "canny:50"}, {"model": "t2i", "image": black, "resize": "pad"}]}
+    text = write_infotext(Resolved.read(told), "0123456789abcdef", {"lora whiskers": "aabbccddeeff"})
+    assert text == (
+        "a cat <lora:whiskers:1>\nNegative prompt: rain\n"
+        "Steps: 20, Sampler: DPM++ 2M, Schedule type: Karras, CFG scale: 7, Seed: 7, Size: 512x512, "
+        "Model hash: 0123456789, Model: sd15, Variation seed: 5, Variation seed strength: 0.1, "
+        "Denoising strength: 0.5, Clip skip: 2, ENSD: 31337, RNG: NV, "
+        "Hires upscale: 2, Hires steps: 12, Hires upscaler: Latent, Refiner: refiner, Refiner switch at: 0.75, "
+        'ControlNet 0: "Module: canny, Model: control_canny, Weight: 0.8, Resize Mode: Crop and Resize, '
+        "Threshold A: 50, Threshold B: 200, Guidance Start: 0, Guidance End: 0.5, Pixel Perfect: True, "
+        'Control Mode: My prompt is more important", '
+        'ControlNet 1: "Module: none, Model: t2i, Weight: 1, Resize Mode: Resize and Fill, '
+        'Guidance Start: 0, Guidance End: 1, Pixel Perfect: True, Control Mode: Balanced", '
+        f'Lora hashes: "whiskers: aabbccddeeff", Version: maquette {__version__}'
+    )
+    settings = read_infotext(text)
+    assert left(settings).keys() == {"ControlNet 0", "ControlNet 1"}
+    assert "the picture that it follows is not in the file" in str(settings.untranslated[0])
+
+
+def test_a_picture_that_was_begun_with_is_told_by_strength_and_mask_blur(model) -> None:
+    told = {"image": Image.new("RGB", (32, 32)), "mask": Image.new("L", (32, 32), 255), "strength": 0.4, "mask_blur": 9}
+    text = write_infotext(Request.read({**told, "seed": 1}).resolved(model.family.defaults), "")
+    assert "Denoising strength: 0.4, RNG: CPU, Mask blur: 9, Version" in text
+    settings = read_infotext(text)
+    assert settings.fields["mask_blur"] == 9
+    assert left(settings) == {"Denoising strength": "0.4"}
 
 
 @pytest.mark.parametrize("name", SAMPLERS)
@@ -85,10 +171,10 @@ def test_reads_everything_that_a_request_has_words_for() -> None:
         **{"sampler": "euler_a", "schedule": "linspace", "guidance": 7.0, "width": 512, "height": 512, "clip_skip": 2},
         "variation": {"seed": 99, "amount": 0.2},
         "hires": {"scale": 1.5, "strength": 0.55, "by": "pixel", "steps": 12},
-        "refiner": {"model": "sd_xl_refiner_1.0", "at": 0.75},
+        **{"refiner": {"model": "sd_xl_refiner_1.0", "at": 0.75}, "loras": [{"file": "whiskers", "scale": 0.7}]},
     }
     assert left(settings) == {
-        **{"lora": "whiskers:0.7", "embedding": "bad-hands-5", "VAE": "vae-ft-mse.ckpt", "Tiling": "True"},
+        **{"embedding": "bad-hands-5", "VAE": "vae-ft-mse.ckpt", "Tiling": "True"},
         "Hires upscaler": "4x-UltraSharp",
     }
     assert (settings.noise, settings.noise_delta) == ("a1111-cpu", 31337)

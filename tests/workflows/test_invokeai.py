@@ -46,9 +46,9 @@ def test_reads_what_version_3_and_later_write() -> None:
     assert settings.fields == {
         **{"prompt": "a fox", "negative": "snow", "width": 1024, "height": 768, "seed": 356120443, "steps": 30},
         **{"guidance": 7.5, "rescale": 0.5, "sampler": "euler", "schedule": "karras", "clip_skip": 2},
-        "model": "juggernaut",
+        **{"model": "juggernaut", "loras": [{"file": "whiskers", "scale": 0.75}]},
     }
-    assert left(settings) == {"lora": "whiskers:0.75", "vae": "{'name': 'sdxl-vae-fp16-fix'}"}
+    assert left(settings) == {"vae": "{'name': 'sdxl-vae-fp16-fix'}"}
     assert (settings.version, settings.noise, settings.hashes) == ("5.4.2", "invokeai", {"model": "blake3:0123"})
     assert Request.read(settings.fields).clip_skip == 2
 
@@ -60,7 +60,8 @@ def test_reads_what_the_first_versions_of_the_3_wrote() -> None:
     }
     settings = read_metadata(json.dumps(told))
     assert (settings.fields["model"], settings.fields["schedule"]) == ("sd-1-5", "leading")
-    assert (left(settings), settings.noise) == ({"lora": "whiskers:1"}, "invokeai-cuda")
+    assert (left(settings), settings.noise) == ({}, "invokeai-cuda")
+    assert settings.fields["loras"] == [{"file": "whiskers", "scale": 1.0}]
 
 
 def test_a_flow_model_has_its_own_schedule() -> None:

@@ -29,6 +29,10 @@ class Opening:
     embedding: Annotated[
         list[str] | None, typer.Option(metavar="WORD=FILE", help="A learned word for prompts; several times.")
     ] = None
+    lora_folder: Annotated[
+        Path | None,
+        typer.Option(metavar="FOLDER", envvar="MAQUETTE_LORA_FOLDER", help="Where <lora:name:0.8> finds its file."),
+    ] = None
     variant: Annotated[str | None, typer.Option(help="Such as fp16: files named model.fp16.safetensors.")] = None
     averaged: Annotated[bool, typer.Option("--averaged", help="The moving average in a training checkpoint.")] = False
     device: Annotated[str | None, typer.Option(help="cpu, cuda or mps. [default: the fastest here]")] = None

@@ -32,7 +32,7 @@ def reproduce(
         from maquette.workflows.reproduce import compare, remarks, request_of
 
         settings = read_settings(picture)
-        original, request = read_image(picture), request_of(settings, model)
+        original, request = read_image(picture), request_of(settings, model, opening.lora_folder)
         if out is not None:
             check_out(out)
         bar.say(f"opening {request.model}")
@@ -42,7 +42,7 @@ def reproduce(
         result = run(paint(opened, resolved), bar.count)
         if out is not None:
             result.save(out)
-    for remark in remarks(settings, opened):
+    for remark in remarks(settings, opened, result.hashes):
         typer.echo(remark, err=True)
     comparison = compare(result, settings, original)
     typer.echo(str(comparison))

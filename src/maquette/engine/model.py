@@ -18,7 +18,7 @@ from maquette.diffusion.process import Process, RectifiedFlow
 from maquette.diffusion.schedules import flux_shift
 from maquette.engine.adapt import Added, Change, LoRAFile, Origin, apply, merge, open_loras, read_words
 from maquette.engine.image import to_images
-from maquette.engine.memory import or_else
+from maquette.engine.memory import SHORT, or_else
 from maquette.engine.preview import approximate, fit
 from maquette.engine.recognise import Recognition
 from maquette.engine.streaming import Streamed
@@ -36,7 +36,6 @@ if TYPE_CHECKING:
 
     from maquette.workflows.loop import Result
 
-SHORT = "memory ran out"
 LOW_AESTHETIC = 2.5  # what the refiner is told of what is not wanted
 IN_FILES = {"text_encoder": "clip_l", "text_encoder_2": "clip_g"}  # what embedding files call the towers
 
@@ -139,11 +138,7 @@ class Model:
     @cached_property
     def denoiser(self) -> Denoiser:
         """The network as the answer to a sampler's question."""
-        whole = denoiser(self.network, self.prediction, self.dtype)
-
-        def answer(*asked: Any) -> Tensor:
-            return or_else(lambda: whole(*asked), lambda: self.stream("denoiser", why=SHORT))
-
+        answer = denoiser(self.network, self.prediction, self.dtype)
         return (lambda *asked: answer(*asked).clamp(-1, 1)) if self.family.pixels else answer
 
     def process_for(self, width: int, height: int) -> Process:

@@ -3,7 +3,7 @@
 import os
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -16,11 +16,11 @@ from maquette.engine.build import fastest_device, fill
 from maquette.engine.fit import check_fit, parts_to_stream
 from maquette.engine.folder import FAMILY_KEY, INDEX, read_json
 from maquette.engine.hub import fetch, is_name
-from maquette.engine.memory import free_memory, is_out_of_memory
-from maquette.engine.model import SHORT, FirstStage, Model
+from maquette.engine.memory import SHORT, free_memory, is_out_of_memory
+from maquette.engine.model import FirstStage, Model
 from maquette.engine.parts import Part
 from maquette.engine.recognise import Recognition, Wishes, recognise
-from maquette.engine.storage import STORAGES, store
+from maquette.engine.storage import ROLES, STORAGES, store
 from maquette.engine.streaming import Streamed
 from maquette.engine.text import ClassEncoder, Encoder, LongTextEncoder, TextEncoder
 from maquette.engine.tokens import find_tokenizer
@@ -89,10 +89,9 @@ def open(
     check_fit(found)
     precision = _precision(dtype, place, found.family)
     kept = _storage(storage)
-    streamed = _streamed(found, stream, precision, place)
-    tokenizers = list(map(_there, _paths(tokenizer)))
-    model = _assemble(found, found.family, place, precision, tokenizers, streamed, kept)
-    model.first_stage.tile_from = _tile_from(tile_vae, bool(streamed))
+    loading = _Loading(found, place, precision, _streamed(found, stream, precision, kept, place), kept)
+    model = _assemble(loading, found.family, list(map(_there, _paths(tokenizer))))
+    model.first_stage.tile_from = _tile_from(tile_vae, "vae" in loading.streamed)
     if embeddings:
         model.set_embeddings(embeddings)
     model.set_loras(loras)
@@ -194,10 +193,12 @@ def _say_what_is_assumed(found: Recognition) -> None:
             warnings.warn(message, stacklevel=3)
 
 
-def _streamed(found: Recognition, asked: bool | None, dtype: torch.dtype, device: torch.device) -> frozenset[str]:
+def _streamed(
+    found: Recognition, asked: bool | None, dtype: torch.dtype, storage: torch.dtype | None, device: torch.device
+) -> frozenset[str]:
     """The parts whose blocks are to be read whenever they run."""
     if asked is None:
-        return parts_to_stream(found.parts, dtype, free_memory(device))
+        return parts_to_stream(found.parts, dtype, free_memory(device), device.type, storage)
     return frozenset(found.parts) if asked else frozenset()
 
 
@@ -208,36 +209,40 @@ def _tile_from(asked: bool | None, memory_is_short: bool) -> int | None:
     return 0 if asked else None
 
 
-@collector_paused()
-def _assemble(
-    found: Recognition,
-    family: Family,
-    place: torch.device,
-    precision: torch.dtype,
-    tokenizers: Sequence[Path],
-    streamed: frozenset[str],
-    storage: torch.dtype | None,
-) -> Model:
-    """The networks of a model with their tensors."""
-    origins: dict[str, Origin] = {}
+@dataclass(frozen=True)
+class _Loading:
+    """How the networks of a model are filled; `origins` are those that were."""
 
-    def load(name: str, dtype: torch.dtype) -> Any:
-        part = found.parts[name]
+    found: Recognition
+    place: torch.device
+    precision: torch.dtype
+    streamed: frozenset[str]
+    storage: torch.dtype | None
+    origins: dict[str, Origin] = field(default_factory=dict)
+
+    def load(self, name: str, dtype: torch.dtype) -> Any:
+        """The network of a part, with its tensors or, if it is streamed, with those outside of its blocks."""
+        part = self.found.parts[name]
         network = part.network()
-        origin = origins[name] = Origin(part.kind, network, part.read(network))
-        if storage is not None and (name == "denoiser" or part.kind.role == "t5"):
-            origin.storage = store(network, storage)
+        origin = self.origins[name] = Origin(part.kind, network, part.read(network))
+        if self.storage is not None and part.kind.role in ROLES:
+            origin.storage = store(network, self.storage)
         weights = origin.kept(origin.weights)
-        if name not in streamed:
+        if name not in self.streamed:
             try:
-                return fill(network, weights, place, dtype)
+                return fill(network, weights, self.place, dtype)
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error):
                     raise
-                warnings.warn(f"{SHORT}; weights are read as they are used: {name}", stacklevel=4)
-        origin.streamed = Streamed(network, weights, place, dtype)
+                warnings.warn(f"{SHORT}; weights are read as they are used: {name}", stacklevel=5)
+        origin.streamed = Streamed(network, weights, self.place, dtype)
         return network
 
+
+@collector_paused()
+def _assemble(loading: _Loading, family: Family, tokenizers: Sequence[Path]) -> Model:
+    """The networks of a model with their tensors."""
+    found, precision = loading.found, loading.precision
     encoders: list[Encoder | None] = []
     for reading in family.readings:
         if reading.part in found.parts:
@@ -246,16 +251,16 @@ def _assemble(
             if reading.kind != "class":
                 words = find_tokenizer(reading, part.spec, found.path, tokenizers)
             wide = torch.bfloat16 if reading.kind == "t5" and precision == torch.float16 else precision
-            encoders.append(_encoder(_reading_of(reading, part), family, words, load(reading.part, wide)))
+            encoders.append(_encoder(_reading_of(reading, part), family, words, loading.load(reading.part, wide)))
         else:
             encoders.append(None)
     overflows = family.latent.overflows and precision == torch.float16
     if family.pixels:
         stage = Pixels(PixelSpec(channels=found.parts["denoiser"].spec.out_channels))
     else:
-        stage = load("vae", torch.float32 if overflows else precision)
+        stage = loading.load("vae", torch.float32 if overflows else precision)
     first_stage = FirstStage(stage, family.latent)
-    network = load("denoiser", precision)
+    network, origins = loading.load("denoiser", precision), loading.origins
     name = found.path.resolve().name if found.is_folder else found.path.stem
     return Model(found, name=name, encoders=encoders, network=network, first_stage=first_stage, origins=origins)
 

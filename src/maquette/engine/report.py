@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from maquette import collector_paused
-from maquette.engine.adapt import Origin, merge, open_loras
+from maquette.engine.adapt import LoRAFile, Origin, merge, open_loras
 from maquette.engine.parts import Part
 from maquette.engine.recognise import NO_WISHES, Recognition, Wishes, recognise
 from maquette.errors import MaquetteError
@@ -109,7 +109,7 @@ def _match(found: Recognition, lora: Path) -> Report:
         network = part.network()
         origins[name] = Origin(part.kind, network, part.read(network))
     try:
-        (report,) = merge(origins, open_loras([(lora, 1.0)])).reports
+        (report,) = merge(origins, open_loras([LoRAFile(lora)])).reports
     except MaquetteError as error:
         return {"path": str(lora), "matched": 0, "unmatched": [], "problem": str(error)}
     return {"path": str(lora), "matched": len(report.matched), "unmatched": list(report.unmatched), "problem": None}

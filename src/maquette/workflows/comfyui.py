@@ -4,7 +4,7 @@ The way is walked backwards: from what is saved to the sampler, from there to th
 """
 
 from maquette.errors import MaquetteError
-from maquette.workflows.foreign import BEGAN_WITH_PICTURE, NO_LORA, NOT_HERE, Settings, number
+from maquette.workflows.foreign import BEGAN_WITH_PICTURE, NOT_HERE, Settings, number
 from maquette.workflows.node_graph import NEXT, Graph, Node
 from maquette.workflows.peer_names import (
     COMFYUI_SAMPLER_NODES,
@@ -158,8 +158,8 @@ def _read_model(graph: Graph, settings: Settings, guide: Node) -> None:
     for node in way:
         rescale = number(graph.value(node, "multiplier"))
         if "lora_name" in node.inputs:
-            told = graph.value(node, "lora_name"), graph.value(node, "strength_model")
-            settings.leave("lora", ":".join(map(str, told)), NO_LORA)
+            text = graph.value(node, "strength_clip") if "clip" in node.inputs else 0.0
+            settings.add_lora(graph.value(node, "lora_name"), graph.value(node, "strength_model"), text)
         elif node.kind == "RescaleCFG" and rescale is not None:
             settings.fields["rescale"] = float(rescale)
         else:

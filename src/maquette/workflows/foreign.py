@@ -10,7 +10,7 @@ MAX_TEXT = 2**23  # characters of one text in a picture; workflows of ComfyUI ma
 MAX_NAME = 60
 NOT_HERE = "there is no such setting here"
 BEGAN_WITH_PICTURE = "the picture that it began with is not in the file"
-NO_LORA = "open the model with it: --lora FILE:SCALE"
+NO_LORA = "it is not found; give --lora-folder FOLDER, or --lora FILE:SCALE"
 
 
 class Untranslated(NamedTuple):
@@ -44,6 +44,19 @@ class Settings:
         """Say that a setting is not taken over, or not quite as it was."""
         readable = name if name.isprintable() else repr(name)  # a stranger's name may hold a terminal's commands
         self.untranslated.append(Untranslated(readable[:MAX_NAME], str(value), why))
+
+    def add_lora(self, name: object, scale: object, text_scale: object = None) -> None:
+        """Take over a LoRA by its name, or leave it."""
+        if name == "None":  # what nodes with room for several say of no LoRA
+            return
+        numbers = [number(each) for each in (scale, text_scale)]
+        if not isinstance(name, str) or not name or numbers[0] is None:
+            self.leave("lora", f"{name}:{scale}", "it is no name with a number")
+            return
+        told: dict[str, Any] = {"file": name.replace("\\", "/"), "scale": float(numbers[0])}
+        if numbers[1] is not None and numbers[1] != numbers[0]:
+            told["text_scale"] = float(numbers[1])
+        self.fields.setdefault("loras", []).append(told)
 
     def translate(self, kind: str, label: str, name: str, known: Mapping[str, Meaning]) -> Meaning | None:
         """Take over the name of a sampler or a schedule (`kind` says which), or leave it; what it means."""

@@ -4,19 +4,24 @@
     Negative prompt: the negative prompt
     Steps: 20, Sampler: DPM++ 2M, Schedule type: Karras, CFG scale: 7.5, Seed: 7, Size: 512x512, Model: mini
 
-A prompt with a line that begins with "Negative prompt: " cannot be told from its negative: the form is lossy, which
-is why Maquette writes its own JSON beside it.
+Keys and their order are A1111's. A prompt with a line that begins with "Negative prompt: " cannot be told from its
+negative, and pictures that a request began with are not told: the form is lossy, which is why Maquette writes its own
+JSON beside it.
 """
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 from maquette import __version__
+from maquette.engine.merge import MOST
 from maquette.errors import MaquetteError
-from maquette.workflows.foreign import BEGAN_WITH_PICTURE, NO_LORA, NOT_HERE, Settings
+from maquette.workflows.foreign import BEGAN_WITH_PICTURE, NOT_HERE, Settings
+from maquette.workflows.loras import name_of, take_tags, tell, write_tag
 from maquette.workflows.peer_names import A1111_SAMPLERS, A1111_SCHEDULES, Meaning
+from maquette.workflows.preprocessors import read_preprocessor
 from maquette.workflows.request import Resolved
+from maquette.workflows.settings import Control, Lora
 
 MAX_INFOTEXT = 2**17  # characters
 
@@ -31,10 +36,27 @@ SAMPLER_LABELS = _labels(A1111_SAMPLERS)
 SCHEDULE_LABELS = _labels(A1111_SCHEDULES)
 """A1111's name for a schedule of ours; one that it does not have keeps our name."""
 
+UPSCALERS = {"latent": "Latent", "pixel": "Lanczos"}
+"""A1111's names for our ways to enlarge."""
+
+GENERATORS = {"cpu": "CPU", "a1111-cpu": "CPU", "a1111-nv": "NV"}
+"""A1111's RNG that draws the same first noise."""
+
+MODULES = {"blur": "blur_gaussian", "grey": "recolor_luminance", "tile": "tile_resample"}
+"""The ControlNet extension's names for our preprocessors, where they are others."""
+
+RESIZE_MODES = {"crop": "Crop and Resize", "pad": "Resize and Fill", "stretch": "Just Resize"}
+CONTROL_MODES = {
+    "balanced": "Balanced",
+    "prompt": "My prompt is more important",
+    "control": "ControlNet is more important",
+}
+
 _OURS = "maquette "  # how the version begins in what we wrote
 _NEGATIVE = "\nNegative prompt: "
 _SETTING = re.compile(r'(?P<key>\w[\w /()-]{0,60}): (?P<value>"(?:\\.|[^"\\]){0,8192}"|[^,]*)(?:,|$)')
-_NETWORK = re.compile(r"<(?P<kind>\w{1,20}):(?P<told>[^<>]{1,200})>")  # <lora:name:0.8>
+_NETWORK = re.compile(r"<(?P<kind>\w{1,20}):(?P<told>[^<>]{1,200})>")  # <hypernet:name:0.8>
+_LAST_TAG = re.compile(r" <lora:[^<>]{1,400}>\Z")
 _NUMBERS: dict[str, tuple[str, type[int] | type[float]]] = {
     "Steps": ("steps", int),
     "CFG scale": ("guidance", float),
@@ -43,28 +65,98 @@ _NUMBERS: dict[str, tuple[str, type[int] | type[float]]] = {
 }
 _SILENT = {  # what changes nothing, or is read together with another setting
     *("Version", "Model hash", "VAE hash", "Lora hashes", "TI hashes", "Hashes", "Batch size", "Batch pos", "User"),
-    *("Size", "Model", "Sampler", "Schedule type", "RNG", "ENSD", "Created Date", *_NUMBERS),
+    *("Size", "Model", "Sampler", "Schedule type", "RNG", "ENSD", "Noise", "Created Date", *_NUMBERS),
     *("Denoising strength", "Hires upscale", "Hires resize", "Hires steps", "Hires upscaler"),
     *("Variation seed", "Variation seed strength", "Refiner", "Refiner switch at", "Distilled CFG Scale"),
+    *("Token merging ratio", "Step cache"),
 }
 _WHY = {"VAE": "open the model with it: --vae FILE", "Init image hash": BEGAN_WITH_PICTURE}
+_FOLLOWS = "the picture that it follows is not in the file; give it again: --control"
 
 
-def write_infotext(request: Resolved, model_hash: str) -> str:
-    """The infotext of the one picture that `request` describes."""
+def write_infotext(request: Resolved, model_hash: str, hashes: Mapping[str, str] | None = None) -> str:
+    """The infotext of the one picture that `request` describes.
+
+    `hashes` are those of what was added to the model ("lora NAME", "embedding WORD").
+    """
     settings = {
         "Steps": request.steps,
         "Sampler": SAMPLER_LABELS.get(request.sampler, request.sampler),
         "Schedule type": SCHEDULE_LABELS.get(request.schedule, request.schedule),
-        "CFG scale": f"{request.guidance:g}",
+        "CFG scale": request.guidance,
         "Seed": request.seed,
         "Size": f"{request.width}x{request.height}",
         "Model hash": model_hash[:10],
         "Model": request.model,
+        **_more(request),
+        **dict(_added(request, hashes or {})),
         "Version": f"{_OURS}{__version__}",
     }
+    told = ", ".join(f"{key}: {_quote(value)}" for key, value in settings.items() if value is not None)
+    prompt = request.prompt + "".join(f" {write_tag(lora)}" for lora in _tellable(request))
     negative = _NEGATIVE + request.negative if request.negative else ""
-    return f"{request.prompt}{negative}\n" + ", ".join(f"{key}: {_quote(value)}" for key, value in settings.items())
+    return f"{prompt}{negative}\n{told}"
+
+
+def _more(request: Resolved) -> dict[str, object]:
+    """What A1111 says only where it is not as usual; None is not said."""
+    varied, hires, refiner, generator = request.variation, request.hires, request.refiner, GENERATORS.get(request.noise)
+    told = varied is not None and varied.seed is not None
+    speed = request.speed
+    return {
+        "Variation seed": varied.seed if varied and told else None,
+        "Variation seed strength": varied.amount if varied and told else None,
+        "Denoising strength": request.strength if hires is None else hires.strength,
+        "Clip skip": request.clip_skip if request.clip_skip > 1 else None,
+        "ENSD": request.noise_delta or None,
+        "RNG": generator,
+        "Noise": None if _RNG_OF_OURS.get(generator or "") == request.noise else request.noise,
+        "Mask blur": None if request.mask is None else request.mask_blur,
+        "Hires upscale": None if hires is None else hires.scale,
+        "Hires steps": None if hires is None else hires.steps,
+        "Hires upscaler": None if hires is None else UPSCALERS[hires.by],
+        "Refiner": None if refiner is None else refiner.model,
+        "Refiner switch at": None if refiner is None else refiner.at,
+        "Token merging ratio": None if speed is None else speed.merge or None,
+        "Step cache": f"{tell(speed.cache)} {speed.outer}" if speed is not None and speed.cache else None,
+    }
+
+
+_RNG_OF_OURS = {"CPU": "cpu", "NV": "a1111-nv"}  # what RNG means in what we wrote, unless Noise says another
+
+
+def _added(request: Resolved, hashes: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+    for k, control in enumerate(request.controls):
+        yield f"ControlNet {k}", _control_line(control)
+    loras = [name_of(lora.file) for lora in _tellable(request)]
+    if loras:
+        yield "Lora hashes", ", ".join(f"{name}: {hashes.get(f'lora {name}', '')}" for name in loras)
+    if request.embeddings:
+        words = [each.word for each in request.embeddings]
+        yield "TI hashes", ", ".join(f"{word}: {hashes.get(f'embedding {word}', '')}" for word in words)
+
+
+def _tellable(request: Resolved) -> list[Lora]:
+    """The LoRAs whose names A1111 can say."""
+    return [lora for lora in request.loras or () if not re.search(r'[<>:,"\\]', name_of(lora.file))]
+
+
+def _control_line(control: Control) -> str:
+    """As the ControlNet extension tells a unit."""
+    name, numbers = ("none", ()) if control.preprocessor is None else read_preprocessor(control.preprocessor)
+    thresholds = dict(zip(("Threshold A", "Threshold B"), map(tell, numbers), strict=False))
+    told = {
+        "Module": MODULES.get(name, name),
+        "Model": name_of(control.model),
+        "Weight": tell(control.scale),
+        "Resize Mode": RESIZE_MODES[control.resize],
+        **thresholds,
+        "Guidance Start": tell(control.start),
+        "Guidance End": tell(control.end),
+        "Pixel Perfect": True,
+        "Control Mode": CONTROL_MODES[control.mode],
+    }
+    return ", ".join(f"{key}: {value}" for key, value in told.items())
 
 
 def read_infotext(text: str) -> Settings:
@@ -83,9 +175,10 @@ def read_infotext(text: str) -> Settings:
     try:
         _read_numbers(settings, told)
         if settings.version.startswith(_OURS):
-            _read_our_names(settings, told)
+            _read_ours(settings, told)
         else:
             _read_theirs(settings, told)
+        _read_rest(settings, told)
     except (ValueError, OverflowError) as error:
         raise MaquetteError(f"the settings {last!r:.60} hold no number where one should be: {error}") from None
     if after:
@@ -109,47 +202,74 @@ def _read_numbers(settings: Settings, told: Mapping[str, str]) -> None:
     if "Size" in told:
         width, _, height = told["Size"].partition("x")
         settings.fields |= {"width": int(width), "height": int(height)}
+    cache, _, outer = told.get("Step cache", "0").partition(" ")
+    merge = min(float(told.get("Token merging ratio", 0)), MOST)
+    if float(cache) or merge:
+        settings.fields["speed"] = {"cache": float(cache), "outer": int(outer or 1), "merge": merge}
     if "Model" in told:
         settings.fields["model"] = told["Model"]
     if "Model hash" in told:
         settings.hashes["model"] = told["Model hash"]
 
 
-def _read_our_names(settings: Settings, told: Mapping[str, str]) -> None:
-    """Names in what we wrote: A1111's, or ours where it has none."""
+def _read_ours(settings: Settings, told: Mapping[str, str]) -> None:
+    """What we wrote: names are A1111's, or ours where it has none, and the LoRAs stand at the prompt's end."""
     settings.program, settings.version = "Maquette", settings.version.removeprefix(_OURS)
     for key, kind, labels in (("Sampler", "sampler", SAMPLER_LABELS), ("Schedule type", "schedule", SCHEDULE_LABELS)):
         if key in told:
             settings.fields[kind] = next((ours for ours, label in labels.items() if label == told[key]), told[key])
+    settings.noise = told.get("Noise", _RNG_OF_OURS.get(told.get("RNG", ""), settings.noise))
+    settings.fields |= {"noise": settings.noise, "noise_delta": int(told.get("ENSD", 0))}
+    if "Mask blur" in told:
+        settings.fields["mask_blur"] = int(told["Mask blur"])
+    loras: list[dict[str, object]] = []
+    for _ in range(len(_pairs(told.get("Lora hashes", "")))):
+        if (tag := _LAST_TAG.search(settings.fields["prompt"])) is not None:
+            loras = take_tags(tag[0])[1] + loras
+            settings.fields["prompt"] = settings.fields["prompt"][: tag.start()]
+    if loras:
+        settings.fields["loras"] = loras
 
 
 def _read_theirs(settings: Settings, told: Mapping[str, str]) -> None:
+    loras = []
     for name in ("prompt", "negative"):
-        settings.fields[name] = _take_networks(settings, settings.fields[name].strip())
+        words, named = take_tags(settings.fields[name].strip())
+        for match in _NETWORK.finditer(words):
+            settings.leave(match["kind"], match["told"], NOT_HERE)
+        settings.fields[name] = _NETWORK.sub("", words)
+        loras += named
+    if loras:
+        settings.fields["loras"] = loras
     if "Distilled CFG Scale" in told:  # Forge, with models that are told their guidance
         settings.fields["guidance"] = float(told["Distilled CFG Scale"])
     _read_sampler(settings, told)
-    _read_noise(settings, told)
+    settings.noise = "a1111-cpu" if told.get("RNG") == "CPU" else "a1111-nv"  # where nothing is said: from the GPU
+    settings.noise_delta = int(told.get("ENSD", 0))
+
+
+def _read_rest(settings: Settings, told: Mapping[str, str]) -> None:
+    """What is told alike by both; everything else is left."""
+    if "Variation seed" in told and "Variation seed strength" in told:
+        amount = float(told["Variation seed strength"])
+        settings.fields["variation"] = {"seed": int(told["Variation seed"]), "amount": amount}
     _read_hires(settings, told)
     if "Refiner" in told:
         model = re.sub(r" \[[0-9a-f]+\]$", "", told["Refiner"])
         settings.fields["refiner"] = {"model": model, "at": float(told.get("Refiner switch at", 0.8))}
     for kind, key in (("lora", "Lora hashes"), ("embedding", "TI hashes")):
-        for pair in filter(None, told.get(key, "").split(", ")):
-            name, _, digest = pair.rpartition(": ")
+        for name, digest in _pairs(told.get(key, "")):
             settings.hashes[f"{kind} {name}"] = digest
             if kind == "embedding":
                 settings.leave("embedding", name, "open the model with it: --embedding WORD=FILE")
     for key, value in told.items():
-        if key not in _SILENT:
-            settings.leave(key, value, _WHY.get(key, NOT_HERE))
+        if key not in _SILENT and not (key == "Mask blur" and "mask_blur" in settings.fields):
+            settings.leave(key, value, _FOLLOWS if key.startswith("ControlNet") else _WHY.get(key, NOT_HERE))
 
 
-def _take_networks(settings: Settings, prompt: str) -> str:
-    """The prompt without its <lora:name:0.8>, which are left."""
-    for match in _NETWORK.finditer(prompt):
-        settings.leave(match["kind"], match["told"], NO_LORA if match["kind"] in ("lora", "lyco") else NOT_HERE)
-    return _NETWORK.sub("", prompt)
+def _pairs(told: str) -> list[tuple[str, str]]:
+    """The names and hashes of "name: hash, name: hash"."""
+    return [(name, digest) for name, _, digest in (pair.rpartition(": ") for pair in filter(None, told.split(", ")))]
 
 
 def _read_sampler(settings: Settings, told: Mapping[str, str]) -> None:
@@ -169,15 +289,6 @@ def _read_sampler(settings: Settings, told: Mapping[str, str]) -> None:
         settings.fields["schedule"] = meaning.schedule or "linspace"
 
 
-def _read_noise(settings: Settings, told: Mapping[str, str]) -> None:
-    """The noise; where nothing is said of it, it came from the GPU."""
-    settings.noise = "a1111-cpu" if told.get("RNG") == "CPU" else "a1111-nv"
-    settings.noise_delta = int(told.get("ENSD", 0))
-    if "Variation seed" in told and float(told.get("Variation seed strength", 0)):
-        amount = float(told.get("Variation seed strength", 0))
-        settings.fields["variation"] = {"seed": int(told["Variation seed"]), "amount": amount}
-
-
 def _read_hires(settings: Settings, told: Mapping[str, str]) -> None:
     """The second pass; a strength without one belongs to a picture that was begun with."""
     strength = told.get("Denoising strength")
@@ -193,13 +304,13 @@ def _read_hires(settings: Settings, told: Mapping[str, str]) -> None:
     settings.fields["hires"] = {"scale": scale, "strength": float(strength or 0.7), "by": by}
     if int(told.get("Hires steps", 0)):
         settings.fields["hires"]["steps"] = int(told["Hires steps"])
-    if upscaler != "Latent":
+    if upscaler not in UPSCALERS.values():
         settings.leave("Hires upscaler", upscaler, f"another way to enlarge the {by}s is taken")
 
 
 def _quote(value: object) -> str:
     """As A1111: a value with a comma, a colon or a line break stands in JSON quotes."""
-    text = str(value)
+    text = tell(value) if isinstance(value, float) else str(value)
     return json.dumps(text, ensure_ascii=False) if re.search(r'[,:\n\r"]', text) else text
 
 

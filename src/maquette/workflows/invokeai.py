@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from maquette.errors import MaquetteError
-from maquette.workflows.foreign import BEGAN_WITH_PICTURE, NO_LORA, NOT_HERE, Settings, number
+from maquette.workflows.foreign import BEGAN_WITH_PICTURE, NOT_HERE, Settings, number
 from maquette.workflows.peer_names import INVOKEAI_SAMPLERS, KARRAS_BELOW, Meaning
 
 NOT_FLOW = {"sd-1", "sd-2", "sdxl", "sdxl-refiner", ""}  # the bases whose schedules are over training steps
@@ -67,7 +67,7 @@ def _leave_rest(settings: Settings, told: Mapping[str, Any]) -> None:
     loras = told.get("loras")
     for lora in loras if isinstance(loras, list) else ():
         named = lora if isinstance(lora, dict) else {}
-        settings.leave("lora", f"{_name(named.get('model') or named.get('lora'))}:{named.get('weight')}", NO_LORA)
+        settings.add_lora(_name(named.get("model") or named.get("lora")), named.get("weight"))
     for name, value in told.items():
         if name not in _SILENT and value not in (None, "", [], False, {}):
             settings.leave(name, value, _WHY.get(name, NOT_HERE))

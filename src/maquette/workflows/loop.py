@@ -4,9 +4,9 @@ A workflow yields each `Step` of its samplers and returns a `Result`; one workfl
 """
 
 import math
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from io import BytesIO
 from pathlib import Path
 
@@ -25,6 +25,7 @@ from maquette.engine.image import to_images
 from maquette.engine.model import Model
 from maquette.errors import MaquetteError
 from maquette.workflows.guide import Guide
+from maquette.workflows.loras import resolve_added
 from maquette.workflows.overlay import sheet
 from maquette.workflows.picture import Origin, encode_png, hash_latent, name_files, write_files
 from maquette.workflows.request import MAX_PIXELS, MAX_SIDE, SIZE_MULTIPLE, Request, Resolved, nearest_multiple
@@ -42,12 +43,19 @@ class Result:
     request: Resolved
     model_hash: str
     latent_hashes: list[str]
+    hashes: Mapping[str, str] = field(default_factory=dict)
+    """Of what was added to the model: "lora NAME", "embedding WORD"."""
     attention: AttentionMaps | None = None
     """Where the model looked for each word, if the request asked for it: `attention["apple"]` is a heat map."""
 
     @property
     def seeds(self) -> list[int]:
         return self.request.seeds
+
+    @property
+    def approximate(self) -> bool:
+        """Whether work was left out, so that these are not quite the pictures of their seeds."""
+        return self.request.speed is not None
 
     def save(self, out: Path | str) -> list[Path]:
         """Write all pictures with their settings, or none: to `out` (a .png), or to out-1, out-2, ... for several.
@@ -71,7 +79,12 @@ class Result:
         return paths
 
     def _origin(self, k: int) -> Origin:
-        return Origin(request=self.request.part(k, 1), model_hash=self.model_hash, latent_hash=self.latent_hashes[k])
+        return Origin(
+            request=self.request.part(k, 1),
+            model_hash=self.model_hash,
+            latent_hash=self.latent_hashes[k],
+            hashes=self.hashes,
+        )
 
 
 Workflow = Generator[Step, None, Result]
@@ -125,12 +138,12 @@ def canvas_size(request: Request, multiple: int) -> tuple[int, int]:
 
 
 def resolve(request: Request, model: Model) -> Resolved:
-    """Fill in the model's name and its family's defaults; the size must suit the model."""
+    """Fill in the model's name, its family's defaults and what is added to it; the size must suit the model."""
     defaults = model.family.defaults
     if request.image is not None:
         width, height = canvas_size(request, math.lcm(model.multiple, SIZE_MULTIPLE))
         defaults = replace(defaults, width=width, height=height)
-    resolved = request.resolved(defaults).model_copy(update={"model": model.name})
+    resolved = request.resolved(defaults).model_copy(update={"model": model.name, **resolve_added(request, model)})
     for name, side in (("width", resolved.width), ("height", resolved.height)):
         if side % model.multiple:
             near = nearest_multiple(side, model.multiple)
@@ -148,6 +161,8 @@ def batches(model: Model, request: Resolved) -> list[Resolved]:
     size = max(BATCH_PIXELS // (request.width * request.height), 1)
     if model.device.type == "cpu":
         size = ON_CPU
+    if request.speed is not None and request.speed.cache:
+        size = 1  # what is computed anew is decided for a whole batch
     if EMULATIONS[request.noise].together:
         size = request.count
     return [request.part(k, min(size, request.count - k)) for k in range(0, request.count, size)]

@@ -9,6 +9,8 @@ from maquette.workflows.hires import hires
 from maquette.workflows.img2img import STRENGTH, img2img
 from maquette.workflows.inpaint import inpaint
 from maquette.workflows.loop import Painted, Pass, Result, Workflow, batches, resolve
+from maquette.workflows.loras import added, wearing
+from maquette.workflows.loras import hashes as hashes_of
 from maquette.workflows.request import Request, Resolved
 from maquette.workflows.txt2img import txt2img
 
@@ -41,8 +43,12 @@ def count_steps(request: Resolved) -> int:
 
 @torch.no_grad()
 def paint(model: Model, request: Request) -> Workflow:
-    """Paint the pictures of a request."""
+    """Paint the pictures of a request, with the LoRAs and words that it adds."""
     resolved = resolve(request, model)
+    return (yield from wearing(model, added(resolved), _paint(model, resolved)))
+
+
+def _paint(model: Model, resolved: Resolved) -> Workflow:
     images, hashes, looked = [], [], []
     for part in batches(model, resolved):
         given = [] if part.image is None else [part.image.rgb] * part.count
@@ -54,4 +60,11 @@ def paint(model: Model, request: Request) -> Workflow:
         hashes += painted.hashes
         looked += [] if attention is None else [attention]
     maps = AttentionMaps.join(looked) if looked else None
-    return Result(images=images, request=resolved, model_hash=model.hash, latent_hashes=hashes, attention=maps)
+    return Result(
+        images=images,
+        request=resolved,
+        model_hash=model.hash,
+        latent_hashes=hashes,
+        hashes=hashes_of(resolved),
+        attention=maps,
+    )

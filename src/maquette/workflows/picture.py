@@ -7,9 +7,9 @@ read back exactly. Pictures of other programs are read as well. Files appear who
 import hashlib
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from io import BytesIO
 from pathlib import Path
 
@@ -32,11 +32,14 @@ CARRIERS = ("PNG", "JPEG", "WEBP", "AVIF")  # the formats that settings are read
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Origin:
-    """What made a picture: its request (for this picture alone), the model's hash and the hash of its latent."""
+    """What made a picture: its request (for this picture alone), the hashes of the model, of its latent and of what was
+    added to the model ("lora NAME", "embedding WORD").
+    """
 
     request: Resolved
     model_hash: str
     latent_hash: str
+    hashes: Mapping[str, str] = field(default_factory=dict)
 
 
 def hash_latent(latent: Tensor) -> str:
@@ -52,9 +55,10 @@ def encode_png(image: Image.Image, origin: Origin) -> bytes:
         "request": origin.request.model_dump(exclude_none=True),
         "model_hash": origin.model_hash,
         "latent_hash": origin.latent_hash,
+        "hashes": dict(origin.hashes),
     }
     texts = PngImagePlugin.PngInfo()
-    texts.add_text("parameters", write_infotext(origin.request, origin.model_hash))
+    texts.add_text("parameters", write_infotext(origin.request, origin.model_hash, origin.hashes))
     texts.add_text("maquette", json.dumps(record))
     buffer = BytesIO()
     image.save(buffer, "PNG", pnginfo=texts)
@@ -106,7 +110,9 @@ def _read_ours(text: str) -> Settings:
         fields = dict(told["request"])
     except (ValueError, KeyError, TypeError, RecursionError):
         raise MaquetteError("the text 'maquette' is not what Maquette writes; the picture was changed") from None
+    added = told.get("hashes")
     hashes = {name: told.get(f"{name}_hash") for name in ("model", "latent")}
+    hashes |= added if isinstance(added, dict) else {}
     return Settings(
         program="Maquette",
         version=f"{told.get('version')} with torch {told.get('torch')}",

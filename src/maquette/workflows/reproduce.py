@@ -1,8 +1,10 @@
 """Painting a picture again from what it says of its making, and comparing the two."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -10,14 +12,17 @@ from PIL import Image
 
 from maquette import __version__
 from maquette.engine.model import Model
-from maquette.workflows.foreign import Settings
+from maquette.errors import MaquetteError
+from maquette.workflows.foreign import NO_LORA, Settings
 from maquette.workflows.loop import Result
+from maquette.workflows.loras import find_lora
 from maquette.workflows.request import Request
 
 HERE = f"{__version__} with torch {torch.__version__}"
 LEVELS = 255
 ROUNDING = 2  # levels that pictures painted in batches of different sizes differ by
 SHA_DIGITS = 10  # of a model's SHA-256 are told
+ADDED_DIGITS = 12  # of what was added to it
 MAX_REMARKS = 20
 
 
@@ -49,22 +54,41 @@ class Comparison:
         return f"{'identical' if self.identical else 'different'}: {latent[self.latent]}, {pixels}"
 
 
-def request_of(settings: Settings, model: str | None = None) -> Request:
+def request_of(settings: Settings, model: str | None = None, lora_folder: Path | None = None) -> Request:
     """The request to paint one picture again, with another model if one is named.
+
+    LoRAs that another program names and that are not in the folder are left in the settings.
 
     Raises:
         MaquetteError: a setting is none that can be painted with.
     """
     drawn = {"noise": settings.noise, "noise_delta": settings.noise_delta}
-    return Request.read({**drawn, **settings.fields, "count": 1, **({} if model is None else {"model": model})})
+    fields = {**drawn, **settings.fields, "count": 1, **({} if model is None else {"model": model})}
+    if settings.program != "Maquette" and "loras" in fields:
+        there = [lora for lora in fields.pop("loras") if _is_there(settings, lora, lora_folder)]
+        fields |= {"loras": there} if there else {}  # without any, the model keeps those that it is opened with
+    return Request.read(fields)
 
 
-def remarks(settings: Settings, model: Model) -> Iterator[str]:
-    """Why the picture painted again may be another one."""
+def _is_there(settings: Settings, lora: Mapping[str, Any], folder: Path | None) -> bool:
+    try:
+        find_lora(lora["file"], folder)
+    except MaquetteError:
+        settings.leave("lora", f"{lora['file']}:{lora['scale']:g}", NO_LORA)
+        return False
+    return True
+
+
+def remarks(settings: Settings, model: Model, hashes: Mapping[str, str] | None = None) -> Iterator[str]:
+    """Why the picture painted again may be another one; `hashes` are those of its `Result`."""
     told = settings.hashes.get("model", "")
     comparable = len(told) >= SHA_DIGITS and set(told) <= set("0123456789abcdef")
     if comparable and told[:SHA_DIGITS] != model.hash[:SHA_DIGITS]:
         yield f"the model is another: {told[:SHA_DIGITS]} painted it, {model.name} is {model.hash[:SHA_DIGITS]}"
+    for name, now in (hashes or {}).items():
+        before = settings.hashes.get(name) or now
+        if not now.startswith(before) and not before.startswith(now):
+            yield f"the {name} is another: {before:.{ADDED_DIGITS}} painted it, this is {now:.{ADDED_DIGITS}}"
     if settings.program == "Maquette" and settings.version and settings.version not in HERE:
         yield f"it was painted by Maquette {settings.version}; this is {HERE}"
     for each in settings.untranslated[:MAX_REMARKS]:
@@ -76,8 +100,11 @@ def remarks(settings: Settings, model: Model) -> Iterator[str]:
 def compare(result: Result, settings: Settings, original: Image.Image) -> Comparison:
     """The one picture of a result, and the picture whose settings these are."""
     told = settings.hashes.get("latent")
-    latent = result.latent_hashes[0] == told if told else None
-    again = result.images[0].convert("RGB")
+    return compare_images(result.images[0], original, result.latent_hashes[0] == told if told else None)
+
+
+def compare_images(again: Image.Image, original: Image.Image, latent: bool | None = None) -> Comparison:
+    """Two pictures; `latent` is whether their latents are known to be equal."""
     if again.size != original.size:
         return Comparison(latent, None, 0.0)
     levels = (np.asarray(image.convert("RGB"), np.float64) for image in (again, original))
