@@ -1,12 +1,15 @@
 """`maquette inspect`: what a file is and why, without reading its tensors or running anything in it."""
 
 import json
+import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from maquette import collector_paused
+from maquette.errors import MaquetteError
 
 SHOWN = 5  # names of a list that are printed
 GB = 1e9
@@ -21,12 +24,31 @@ def inspect(
     averaged: Annotated[bool, typer.Option(help="Look at the moving average in a training checkpoint.")] = False,
 ) -> None:
     """Say what a file is: family, layout, precision, what decided, what is missing, the memory it takes."""
+    report = _report_on_paper(file.expanduser(), averaged) if not lora and "torch" not in sys.modules else None
+    if report is None:
+        report = _report(file.expanduser(), averaged, lora or ())
+    typer.echo(json.dumps(report, indent=2, ensure_ascii=False) if as_json else "\n".join(lines(report)))
+
+
+def _report(file: Path, averaged: bool, loras: Iterable[Path]) -> dict[str, Any]:
     with collector_paused():
         from maquette.engine.recognise import Wishes
         from maquette.engine.report import describe_file
 
-    report = describe_file(file.expanduser(), Wishes(averaged=averaged), lora or ())
-    typer.echo(json.dumps(report, indent=2, ensure_ascii=False) if as_json else "\n".join(lines(report)))
+        return describe_file(file, Wishes(averaged=averaged), loras)
+
+
+def _report_on_paper(file: Path, averaged: bool) -> dict[str, Any] | None:
+    """The report without importing PyTorch; None if it is needed after all."""
+    from maquette.cli.paper import on_paper
+
+    with on_paper():
+        try:
+            return _report(file, averaged, ())
+        except MaquetteError:
+            raise
+        except Exception:  # whatever the stand-in lacks
+            return None
 
 
 def lines(report: dict[str, Any]) -> list[str]:
