@@ -10,7 +10,9 @@ from maquette.cli.painting import Painting, paint_and_write, read_detail
 
 Prompt = Annotated[str, typer.Argument(help="What to paint, in English or Chinese; may be empty.")]
 Image = Annotated[str, typer.Argument(metavar="IMAGE", help="The picture to begin with.")]
+Depth = Annotated[str | None, typer.Option(metavar="IMAGE", help="Bright where things are near.")]
 Strength = Annotated[float | None, typer.Option(help="How much of it is new: 0 to 1.")]
+MaskBlur = Annotated[int, typer.Option(help="Pixels inside of the mask's edge over which old and new are mixed.")]
 Beyond = Annotated[int, typer.Option(help="Pixels more on this side.")]
 
 command = with_options(painting=Painting, opening=Opening)
@@ -27,7 +29,7 @@ def img2img(
     image: Image,
     prompt: Prompt = "",
     strength: Strength = None,
-    depth: Annotated[str | None, typer.Option(metavar="IMAGE", help="Bright where things are near.")] = None,
+    depth: Depth = None,
     *,
     painting: Painting,
     opening: Opening,
@@ -42,12 +44,22 @@ def inpaint(
     mask: Annotated[str, typer.Argument(metavar="MASK", help="As large as the picture; white is repainted.")],
     prompt: Prompt = "",
     strength: Strength = None,
+    mask_blur: MaskBlur = 4,
+    depth: Depth = None,
     *,
     painting: Painting,
     opening: Opening,
 ) -> None:
     """Repaint a part of a picture; every other pixel stays as it is."""
-    _paint(painting, opening, prompt=prompt, image=image, mask=mask, strength=strength)
+    given = {
+        "prompt": prompt,
+        "image": image,
+        "mask": mask,
+        "strength": strength,
+        "mask_blur": mask_blur,
+        "depth": depth,
+    }
+    _paint(painting, opening, **given)
 
 
 @command

@@ -3,11 +3,14 @@
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from maquette.cli.controls import FORM, FURTHER, read_controls
+from maquette.cli.forms import read_interval, read_number, read_size, split_number, split_pair
 from maquette.cli.opening import Opening, open_from_options
 from maquette.errors import MaquetteError
 
@@ -25,6 +28,7 @@ PLAIN = (
     "rescale",
     "clip_skip",
     "noise",
+    "noise_delta",
 )
 """The options that are fields of a request as they are."""
 
@@ -49,20 +53,46 @@ class Painting:
     out: Annotated[Path | None, typer.Option(metavar="FILE", help="A .png file. [default: a new one in outputs/]")] = (
         None
     )
-    hires: Annotated[str | None, typer.Option(metavar="SCALE[:STRENGTH]", help="Then enlarge and repaint.")] = None
+    hires: Annotated[
+        str | None, typer.Option(metavar="SCALE[:STRENGTH][:latent]", help="Then enlarge and repaint.")
+    ] = None
     detail: Annotated[
         Several, typer.Option(metavar="BOX|FINDER", help="Then repaint these parts enlarged, such as 40,40,64,64.")
     ] = None
-    vary: Annotated[str | None, typer.Option(metavar="SEED:AMOUNT", help="Go towards another seed's picture.")] = None
+    vary: Annotated[
+        str | None,
+        typer.Option(metavar="SEED|WORDS:AMOUNT", help="Go towards another seed's, or other words', picture."),
+    ] = None
     region: Annotated[Several, typer.Option(metavar="BOX=WORDS", help="Words for a part of the picture.")] = None
     control: Annotated[
-        Several, typer.Option(metavar="MODEL=IMAGE[:SCALE]", help="A control network or adapter and its picture.")
+        Several, typer.Option(metavar=FORM, help="A control network or adapter and its picture, or the one begun with.")
     ] = None
+    control_from: Annotated[
+        Several, typer.Option(metavar="NAME[:NUMBER...]", help="Make its picture by canny, scribble, blur, tile, ...")
+    ] = None
+    control_mode: Annotated[Several, typer.Option(help="balanced, or prompt or control, which then weighs more.")] = (
+        None
+    )
+    control_resize: Annotated[Several, typer.Option(help="Fit its picture by crop, pad or stretch.")] = None
+    control_interval: Annotated[Several, typer.Option(metavar="A-B", help="The part of the time it acts in.")] = None
+    control_kind: Annotated[Several, typer.Option(help="The number of its kind of picture, if it knows several.")] = (
+        None
+    )
+    control_tower: Annotated[Several, typer.Option(metavar="PATH", help="What an IP-Adapter sees with.")] = None
+    control_negative: Annotated[Several, typer.Option(metavar="IMAGE", help="What an IP-Adapter leads away from.")] = (
+        None
+    )
     refiner: Annotated[str | None, typer.Option(metavar="MODEL[:AT]", help="Another model for the last steps.")] = None
     tiles: Annotated[int | None, typer.Option(metavar="PIXELS", help="Paint a large picture in such windows.")] = None
+    cache: Annotated[
+        float | None, typer.Option(help="Approximate, faster: leave out what changes little, such as 0.25.")
+    ] = None
+    merge: Annotated[float | None, typer.Option(help="Approximate: let this share of places attend as one.")] = None
+    deviation: Annotated[bool, typer.Option(help="Also paint the exact picture, and say how far it is.")] = False
     rescale: Annotated[float, typer.Option(help="Bring back guidance's contrast: 0 to 1.")] = 0.0
     interval: Annotated[str | None, typer.Option(metavar="A-B", help="The part of the steps with guidance.")] = None
     noise: Annotated[str, typer.Option(help="Whose random numbers: cpu, a1111-nv, comfyui, ...")] = "cpu"
+    noise_delta: Annotated[int, typer.Option(help="A1111's ENSD.")] = 0
     attention: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="Also write where the model looked for each word."),
@@ -78,45 +108,24 @@ class Painting:
         """
         given: dict[str, Any] = {name: getattr(self, name) for name in PLAIN} | read_size(self.size)
         given["attention"] = self.attention is not None
+        further = {option: getattr(self, option) for option in FURTHER}
+        if self.control or any(further.values()):
+            given["controls"] = read_controls(self.control or [], further)
+        if self.cache is not None or self.merge is not None:
+            given["speed"] = {"cache": self.cache or 0.0, "merge": self.merge or 0.0}
+        elif self.deviation:
+            raise MaquetteError("--deviation compares approximate pictures with exact ones: give --cache or --merge")
         for option, (field, read) in READERS.items():
             if getattr(self, option) is not None:
                 given[field] = read(getattr(self, option))
         return given
 
 
-def read_size(size: str | None) -> dict[str, int]:
-    """The fields width and height that "512x768" means; none of them for None."""
-    if size is None:
-        return {}
-    match = re.fullmatch(r"(\d{1,9})\s*[xX×]\s*(\d{1,9})", size.strip(), re.ASCII)
-    if match is None:
-        raise MaquetteError(f"size {size!r} is not WIDTHxHEIGHT; give one such as 128x128")
-    return {"width": int(match[1]), "height": int(match[2])}
-
-
-def _parts(option: str, text: str, usual: float) -> tuple[str, float]:
-    """What stands before a last colon, and the number behind it, if there is one."""
-    before, colon, number = text.rpartition(":")
-    return (before, _number(option, number)) if colon else (text, usual)
-
-
-def _number(option: str, text: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        raise MaquetteError(f"{option}: {text!r} is no number; see --help for its form") from None
-
-
-def _pair(option: str, text: str, form: str) -> tuple[str, str]:
-    before, equals, after = text.partition("=")
-    if not (before and equals and after):
-        raise MaquetteError(f"{option} {text}: give {form}")
-    return before, after
-
-
 def _read_hires(text: str) -> Mapping[str, Any]:
-    scale, strength = _parts("--hires", text, 0.6)
-    return {"scale": _number("--hires", scale), "strength": strength}
+    scale, *rest = text.split(":")
+    by = {"by": rest.pop()} if rest and rest[-1] in ("latent", "pixel") else {}
+    strength = {"strength": read_number("--hires", ":".join(rest))} if rest else {}
+    return {"scale": read_number("--hires", scale), **strength, **by}
 
 
 def read_detail(told: Sequence[str]) -> Mapping[str, Any]:
@@ -129,32 +138,18 @@ def read_detail(told: Sequence[str]) -> Mapping[str, Any]:
 
 
 def _read_variation(text: str) -> Mapping[str, Any]:
-    seed, amount = _parts("--vary", text, 0.1)
-    return {"seed": int(_number("--vary", seed)), "amount": amount}
+    other, amount = split_number("--vary", text, 0.1)
+    return {"seed": int(other), "amount": amount} if other.isdecimal() else {"prompt": other, "amount": amount}
 
 
 def _read_regions(told: Sequence[str]) -> tuple[Mapping[str, Any], ...]:
-    pairs = (_pair("--region", each, "BOX=WORDS") for each in told)
+    pairs = (split_pair("--region", each, "BOX=WORDS") for each in told)
     return tuple({"box": box, "prompt": words} for box, words in pairs)
 
 
-def _read_controls(told: Sequence[str]) -> tuple[Mapping[str, Any], ...]:
-    found = []
-    for each in told:
-        model, image = _pair("--control", each, "MODEL=IMAGE[:SCALE]")
-        path, scale = (image, 1.0) if Path(image).exists() else _parts("--control", image, 1.0)
-        found.append({"model": model, "image": path, "scale": scale})
-    return tuple(found)
-
-
 def _read_refiner(text: str) -> Mapping[str, Any]:
-    model, at = (text, 0.8) if Path(text).exists() else _parts("--refiner", text, 0.8)
+    model, at = (text, 0.8) if Path(text).exists() else split_number("--refiner", text, 0.8)
     return {"model": model, "at": at}
-
-
-def _read_interval(text: str) -> tuple[float, float]:
-    first, _, last = text.partition("-")
-    return _number("--interval", first), _number("--interval", last)
 
 
 READERS: Mapping[str, tuple[str, Callable[[Any], Any]]] = {
@@ -162,10 +157,9 @@ READERS: Mapping[str, tuple[str, Callable[[Any], Any]]] = {
     "detail": ("detail", read_detail),
     "vary": ("variation", _read_variation),
     "region": ("regions", _read_regions),
-    "control": ("controls", _read_controls),
     "refiner": ("refiner", _read_refiner),
     "tiles": ("tiles", lambda side: {"size": side, "overlap": side // 64 * 8}),
-    "interval": ("interval", _read_interval),
+    "interval": ("interval", partial(read_interval, "--interval")),
 }
 """For each option with a form of its own, the field of a request and what reads it."""
 
@@ -175,6 +169,7 @@ def paint_and_write(fields: dict[str, Any], painting: Painting, opening: Opening
     from maquette.cli.progress import PaintingBar
 
     with PaintingBar() as bar:
+        from maquette.workflows.deviation import deviation
         from maquette.workflows.loop import batches, resolve, run
         from maquette.workflows.paint import count_steps, paint
         from maquette.workflows.picture import check_out, free_name
@@ -194,5 +189,11 @@ def paint_and_write(fields: dict[str, Any], painting: Painting, opening: Opening
         paths = result.save(out or free_name(OUTPUTS, resolved))
         if painting.attention is not None:
             paths += result.save_attention(painting.attention)
+        said = ["approximate; --deviation says how far from exact"] if result.approximate else []
+        if painting.deviation:
+            bar.begin(count_steps(resolved), len(batches(model, resolved)))
+            said = [f"approximate: {each.psnr:.1f} dB PSNR to exact" for each in deviation(model, result, bar.count)]
     for path in paths:
         typer.echo(path)
+    for line in said:
+        typer.echo(line, err=True)

@@ -105,10 +105,7 @@ class ControlNetwork:
             MaquetteError: it is no picture, or of a size that cannot be painted, or `start` is not before `end`, or
                 something is asked for that this kind of network does not have.
         """
-        for each in (picture, picture if against is None else against):
-            if each.ndim != 4 or each.shape[1] != 3:
-                raise MaquetteError(f"control: got a picture of shape {tuple(each.shape)}; give (1 or B, 3, H, W)")
-        self._check(mode, against)
+        self._check(picture, mode, against)
         if not 0.0 <= start < end <= 1.0:
             raise MaquetteError(f"control: got start {start:g} and end {end:g}; give 0 <= start < end <= 1")
         picture = picture.to(self.model.device)
@@ -135,7 +132,10 @@ class ControlNetwork:
             last=-math.inf if end == 1.0 else (1.0 - end) * whole,
         )
 
-    def _check(self, mode: Mode, against: Tensor | None) -> None:
+    def _check(self, picture: Tensor, mode: Mode, against: Tensor | None) -> None:
+        for each in (picture, picture if against is None else against):
+            if each.ndim != 4 or each.shape[1] != 3:
+                raise MaquetteError(f"control: got a picture of shape {tuple(each.shape)}; give (1 or B, 3, H, W)")
         if mode not in get_args(Mode):
             raise MaquetteError(f"control: got the mode {mode!r}; give one of {', '.join(get_args(Mode))}")
         if isinstance(self.network, IPAdapter):

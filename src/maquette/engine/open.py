@@ -95,8 +95,7 @@ def open(
     if embeddings:
         model.set_embeddings(embeddings)
     model.set_loras(loras)
-    folder = os.environ.get(LORA_FOLDER) if lora_folder is None else lora_folder
-    model.lora_folder = None if not folder else _there(folder)
+    model.lora_folder = _folder(lora_folder)
     return model
 
 
@@ -143,6 +142,11 @@ def _there(path: str | Path) -> Path:
     if not path.exists():
         raise MaquetteError(f"{path}: does not exist; check the path")
     return path
+
+
+def _folder(given: str | Path | None) -> Path | None:
+    folder = os.environ.get(LORA_FOLDER) if given is None else given
+    return _there(folder) if folder else None
 
 
 def _device(name: str) -> torch.device:

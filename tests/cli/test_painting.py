@@ -1,0 +1,112 @@
+"""Options with a form of their own, as the fields of a request that they mean."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+import maquette
+from maquette.cli import main as command
+from maquette.cli.painting import Painting
+from maquette.errors import MaquetteError
+from maquette.workflows import loop
+from maquette.workflows.request import Request
+
+
+def told(**options: Any) -> dict[str, Any]:
+    usual = Painting().fields()
+    return {name: value for name, value in Painting(**options).fields().items() if value != usual.get(name)}
+
+
+@pytest.mark.parametrize(
+    ("options", "fields"),
+    [
+        ({"hires": "2"}, {"hires": {"scale": 2.0}}),
+        ({"hires": "1.5:0.4"}, {"hires": {"scale": 1.5, "strength": 0.4}}),
+        ({"hires": "1.5:0.4:latent"}, {"hires": {"scale": 1.5, "strength": 0.4, "by": "latent"}}),
+        ({"hires": "2:latent"}, {"hires": {"scale": 2.0, "by": "latent"}}),
+        ({"vary": "8:0.4"}, {"variation": {"seed": 8, "amount": 0.4}}),
+        ({"vary": "a pear: green:0.4"}, {"variation": {"prompt": "a pear: green", "amount": 0.4}}),
+        ({"size": "64 x 32"}, {"width": 64, "height": 32}),
+        ({"interval": "0.2-0.8"}, {"interval": (0.2, 0.8)}),
+        ({"noise_delta": 31337}, {"noise_delta": 31337}),
+    ],
+)
+def test_an_option_is_read(options: dict, fields: dict) -> None:
+    assert told(**options) == fields
+    image = {} if "variation" not in fields else {"prompt": "a"}
+    Request.read({**fields, **image})
+
+
+def test_controls_take_their_further_options_in_turn(tmp_path: Path) -> None:
+    edges = tmp_path / "a:1.png"
+    Image.new("RGB", (8, 8)).save(edges)
+    found = told(
+        control=[f"one={edges}", f"two={edges}:0.5", "three"],
+        control_from=["canny:50:150", "none", "tile"],
+        control_mode=["prompt"],
+        control_interval=["0-0.5", "none", "0.25-1"],
+    )["controls"]
+    assert found == (
+        {"model": "one", "image": str(edges), "scale": 1.0, "preprocessor": "canny:50:150", "mode": "prompt"}
+        | {"start": 0.0, "end": 0.5},
+        {"model": "two", "image": str(edges), "scale": 0.5, "mode": "prompt"},
+        {"model": "three", "preprocessor": "tile", "mode": "prompt", "start": 0.25, "end": 1.0},
+    )
+    begun = Request.read({"controls": found, "image": str(edges)})
+    assert begun.controls[2].image is None
+    with pytest.raises(MaquetteError, match="a control needs an image, unless the request begins with one"):
+        Request.read({"controls": found})
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"control": ["=x.png"]}, r"give MODEL\[=IMAGE\[:SCALE\]\]"),
+        ({"control": ["m="]}, r"give MODEL\[=IMAGE\[:SCALE\]\]"),
+        ({"control": ["m=x.png:much"]}, "--control: 'much' is no number"),
+        ({"control_mode": ["prompt"]}, "--control-mode is given 1 times for 0 controls"),
+        (
+            {"control": ["m", "n", "o"], "control_from": ["canny", "blur"]},
+            "--control-from is given 2 times for 3 controls",
+        ),
+        ({"control": ["m"], "control_interval": ["1"]}, "--control-interval: '' is no number"),
+        ({"hires": "2:0.5:lanczos"}, "--hires: '0.5:lanczos' is no number"),
+        ({"size": "64"}, "is not WIDTHxHEIGHT"),
+    ],
+)
+def test_a_form_that_is_not_met_is_named(options: dict, message: str) -> None:
+    with pytest.raises(MaquetteError, match=message):
+        Painting(**options).fields()
+
+
+def test_the_command_reaches_the_request(tmp_path: Path, monkeypatch, model) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(vars(maquette), "open", lambda name, **how: model)
+    seen: list[Request] = []
+    monkeypatch.setattr(
+        loop, "resolve", lambda request, model: (seen.append(request), request.resolved(model.family.defaults))[1]
+    )
+    Image.new("RGB", (32, 32)).save("x.png")
+    Image.new("L", (32, 32), 255).save("m.png")
+    assert (
+        command.run(
+            [
+                "inpaint",
+                "x.png",
+                "m.png",
+                "cat",
+                "--mask-blur",
+                "9",
+                "--noise-delta",
+                "3",
+                "--seed",
+                "1",
+                "--out",
+                "y.png",
+            ]
+        )
+        == 0
+    )
+    assert (seen[0].mask_blur, seen[0].noise_delta) == (9, 3)
