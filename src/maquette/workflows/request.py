@@ -28,6 +28,7 @@ from maquette.workflows.settings import (
     Seed,
     Several,
     Share,
+    Speed,
     Strength,
     Tiles,
     Variation,
@@ -93,6 +94,7 @@ class Request(Part):
     (`maquette.diffusion.emulation`), `noise_delta` A1111's ENSD. `attention` records where the model looks for words.
     `mask_blur` are the pixels inside of a mask's edge over which old and new are mixed. `loras` and `embeddings` take
     the place of those that the model was opened with, for this request alone; <lora:name:0.8> in the prompt is another.
+    `speed` is approximate: less work for nearly the same picture.
     """
 
     prompt: Words = ""
@@ -121,6 +123,7 @@ class Request(Part):
     embeddings: Embeddings | None = None
     refiner: Refiner | None = None
     tiles: Tiles | None = None
+    speed: Speed | None = None
     rescale: Share = 0.0
     interval: Annotated[tuple[Share, Share] | None, BeforeValidator(as_tuple)] = None
     clip_skip: Annotated[int, Field(ge=1, le=12)] = 1
@@ -145,6 +148,8 @@ class Request(Part):
             raise ValueError("a control needs an image, unless the request begins with one")
         if self.attention and self.tiles is not None:
             raise ValueError("attention is not recorded in tiles; leave out one of them")
+        if self.speed is not None and self.speed.cache and (self.attention or self.tiles is not None):
+            raise ValueError("with a cache there are no tiles and no maps of attention; leave out one of them")
         if self.interval is not None and not self.interval[0] < self.interval[1]:
             raise ValueError(f"the interval {self.interval} is empty; its end must be larger than its start")
         return self
