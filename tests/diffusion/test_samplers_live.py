@@ -31,7 +31,7 @@ from diffusers import (
     UniPCMultistepScheduler,
 )
 
-from maquette.diffusion.process import CLEAN, Discrete, RectifiedFlow
+from maquette.diffusion.process import Discrete, RectifiedFlow
 from maquette.diffusion.samplers import sampler
 from maquette.diffusion.schedules import Schedule, schedule
 
@@ -183,7 +183,8 @@ def test_ddpm(mixture, problem, recorded_noise, make) -> None:
 def test_lcm(mixture, problem, recorded_noise, make) -> None:
     theirs = make(LCMScheduler, **BETAS)
     theirs.set_timesteps(4)
-    made = Schedule(SD, (*(SD.at(float(t)) for t in theirs.timesteps), CLEAN))
+    made = schedule("lcm", SD, 4)
+    assert [level.t for level in made[:-1]] == theirs.timesteps.tolist()
     expected = run_by_alphas(theirs, made, mixture, problem["start"])
     assert_equal(ours("lcm", {}, made, mixture, problem["start"], recorded_noise), expected, atol=1e-6)
 

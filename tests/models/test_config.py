@@ -89,7 +89,7 @@ def test_unets_that_diffusers_cannot_make(spec: r.UNetSpec) -> None:
     [
         {"act_fn": "gelu"},
         {"norm_eps": 1e-6},
-        {"time_cond_proj_dim": 256},
+        {"time_cond_proj_dim": "wide"},
         {"class_embed_type": "projection"},
         {"only_cross_attention": [True, True, True, False]},
         {"mid_block_type": "UNetMidBlock2DSimpleCrossAttn"},

@@ -6,11 +6,15 @@ from typing import Any
 import pytest
 import references as r
 import torch
+from diffusers import LatentConsistencyModelPipeline
 from torch import nn
 
 from maquette.diffusion.conditioning import Conditioning
 from maquette.diffusion.guidance import Pair
+from maquette.errors import MaquetteError
+from maquette.models import unet_config, unet_names
 from maquette.models.unet import UNet, UNetSpec
+from maquette.weights.view import InMemory
 
 SPEC = UNetSpec(widths=(32, 64), down=((1,), (1,)), middle=1, up=((1, 1), (1, 1)), context=16, heads=2)
 
@@ -63,3 +67,28 @@ def test_guidance_says_that_it_repeats() -> None:
     pair.both(r.noise(2, 4, 8, 8), None)  # type: ignore[arg-type]
     assert [each.repeats for each in asked] == [3]
     assert asked[0].to(dtype=torch.bfloat16).repeats == 3 and asked[0][:2].repeats == asked[0].repeat(2).repeats == 1
+
+
+def test_guidance_is_embedded_as_in_latent_consistency_models() -> None:
+    network = r.randomise(UNet(replace(r.SMALL_SD1, guidance=32)))
+    reference, x, tokens = r.unet_reference(network), r.noise(2, 4, 16, 16), r.noise(2, 7, r.SMALL_SD1.context, seed=2)
+    scale, t = torch.tensor([7.3, 1.0]), torch.tensor([3.0, 961.0])
+    angles = LatentConsistencyModelPipeline.get_guidance_scale_embedding(None, scale - 1, embedding_dim=32)
+    with torch.no_grad():
+        theirs = reference(x, t, tokens, timestep_cond=angles).sample
+        ours = network(x, t, Conditioning(tokens=tokens, guidance=scale))
+        other = network(x, t, Conditioning(tokens=tokens, guidance=scale + 1))
+    assert r.relative_error(ours, theirs) < 1e-5 < r.relative_error(other, theirs)
+
+
+def test_a_network_that_reads_guidance_is_not_asked_without() -> None:
+    with pytest.raises(MaquetteError, match="has no `guidance`"):
+        UNet(replace(SPEC, guidance=8))(r.noise(1, 4, 16, 16), 5.0, Conditioning(tokens=r.noise(1, 7, 16)))
+
+
+@pytest.mark.parametrize("dialect", unet_names.DIALECTS, ids=lambda dialect: dialect.name)
+def test_the_width_of_guidance_is_read_off_the_weights(dialect: Any) -> None:
+    spec = replace(r.SMALL_SD2, guidance=32)
+    network = UNet(spec)
+    assert unet_names.spec_from_weights(dialect.write(InMemory(network.state_dict()), network)) == spec
+    assert unet_config.from_config(unet_config.to_config(spec)) == spec

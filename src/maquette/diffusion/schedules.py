@@ -95,6 +95,12 @@ def simple(process: Process, n: int) -> Schedule:
     return _from_steps(process, (process.steps - 1 - int(k * process.steps / n) for k in _count(n)))
 
 
+def lcm(process: Process, n: int, *, training: int = 50) -> Schedule:
+    """n of the ``training`` equally spaced steps that consistency was distilled on, from the last on (2310.04378)."""
+    stride = process.steps // training
+    return _from_steps(process, (process.steps - 1 - stride * int(k * training / n) for k in _count(n)))
+
+
 def beta(process: Process, n: int, *, a: float = 0.6, b: float = 0.6) -> Schedule:
     """Quantiles of a beta distribution over the training steps, denser at both ends (2407.12173)."""
     if a <= 0.0 or b <= 0.0:
@@ -188,7 +194,7 @@ def _flow_shift(process: Process, shift: float | None, tokens: int | None) -> fl
 SCHEDULES: dict[str, Callable[..., Schedule]] = {
     function.__name__: function
     for function in (
-        *(leading, trailing, linspace, sgm_uniform, simple, beta),
+        *(leading, trailing, linspace, sgm_uniform, simple, lcm, beta),
         *(karras, exponential, kl_optimal, align_your_steps, flow, sd3),
     )
 }

@@ -15,6 +15,7 @@ from maquette.errors import MaquetteError
 from maquette.nn.attention import CrossAttention, SelfAttention
 from maquette.nn.conv import Conv2d
 from maquette.nn.embed import sinusoids
+from maquette.nn.joint import needed
 from maquette.nn.mlp import GEGLU, MLP
 from maquette.nn.network import Network, zero
 from maquette.nn.norm import GroupNorm
@@ -33,8 +34,9 @@ class UNetSpec:
     `up` is given in the order of computation, lowest resolution first. `middle` is the depth of the transformer between
     the two middle residual blocks; 0 leaves transformer and second block out (SSD-1B), None the whole middle (KOALA).
     `heads` holds everywhere, unless `head_width` is given. Without a `context` there are no transformers but single
-    self-attentions. `details` are those of a paper's code: "ddpm" (Ho et al. 2020) embeds time by sines first, pads
-    right and bottom, and has another epsilon; in "adm" (Dhariwal & Nichol 2021) time scales and shifts norms, and
+    self-attentions. `guidance` is the width of the sinusoids of a guidance scale that the network was distilled for
+    (Luo et al. 2023, LCM). `details` are those of a paper's code: "ddpm" (Ho et al. 2020) embeds time by sines first,
+    pads right and bottom, and has another epsilon; in "adm" (Dhariwal & Nichol 2021) time scales and shifts norms, and
     residual blocks change the resolution.
     """
 
@@ -48,6 +50,7 @@ class UNetSpec:
     heads: int | None = 8
     head_width: int | None = None
     vector: int | None = None
+    guidance: int | None = None
     linear_projection: bool = False
     groups: int = 32
     details: Literal["ldm", "ddpm", "adm"] = "ldm"
@@ -164,6 +167,7 @@ class UNetEncoder(Network):
         emb, widths = spec.embedding, spec.widths
         self.time_embed = MLP(widths[0], emb, "silu", out=emb)
         self.vector_embed = MLP(spec.vector, emb, "silu", out=emb) if spec.vector is not None else None
+        self.guidance_embed = nn.Linear(spec.guidance, widths[0], bias=False) if spec.guidance is not None else None
         self.conv_in = Conv2d(spec.in_channels, widths[0], 3, padding=1)
 
         skips = [widths[0]]
@@ -202,8 +206,13 @@ class UNetEncoder(Network):
         return SpatialTransformer(width, depth, self.spec) if depth else None
 
     def embed(self, t: Tensor, conditioning: Conditioning) -> Tensor:
-        """The embedding (B, 4 widths[0]) of time and vector, after its SiLU: what every residual block reads."""
-        emb = self.time_embed(sinusoids(t, self.spec.widths[0], ddpm=self.spec.details == "ddpm").to(self.dtype))
+        """The embedding (B, 4 widths[0]) of time, guidance and vector, after its SiLU: what residual blocks read."""
+        time = sinusoids(t, self.spec.widths[0], ddpm=self.spec.details == "ddpm").to(self.dtype)
+        if self.guidance_embed is not None:
+            scale = needed(conditioning.guidance, "guidance", "U-Net").to(t.device).float()
+            angles = sinusoids(1000.0 * (scale - 1.0), self.guidance_embed.in_features, ddpm=True)
+            time = time + self.guidance_embed(angles.to(self.dtype))
+        emb = self.time_embed(time)
         if self.vector_embed is not None:
             if conditioning.vector is None:
                 raise MaquetteError(f"U-Net: got no conditioning vector; it needs one of width {self.spec.vector}")

@@ -38,7 +38,6 @@ FIXED: Mapping[str, Any] = {
     "resnet_out_scale_factor": 1.0,
     "resnet_skip_time_act": False,
     "resnet_time_scale_shift": "default",
-    "time_cond_proj_dim": None,
     "time_embedding_act_fn": None,
     "time_embedding_dim": None,
     "time_embedding_type": "positional",
@@ -81,6 +80,7 @@ def from_config(options: Mapping[str, Any], where: str = "config.json") -> UNetS
         heads=heads,
         head_width=head_width,
         vector=_vector(config),
+        guidance=None if config.get("time_cond_proj_dim") is None else config.integer("time_cond_proj_dim"),
         linear_projection=config.flag("use_linear_projection", False),
         groups=config.integer("norm_num_groups", 32),
     )
@@ -189,6 +189,8 @@ def to_config(spec: UNetSpec, *, sample_size: int | None = None) -> dict[str, An
         options["addition_embed_type"] = "text_time"
         options["addition_time_embed_dim"] = VECTOR_SINUSOIDS
         options["projection_class_embeddings_input_dim"] = spec.vector
+    if spec.guidance is not None:
+        options["time_cond_proj_dim"] = spec.guidance
     if from_config(options) != spec:
         raise MaquetteError(f"diffusers has no options for {spec}; save the model in the original layout")
     return options

@@ -40,6 +40,7 @@ OUTER_ORIGINAL: Names = {
     "conv_in": "input_blocks.0.0",
     "time_embed.up": "time_embed.0",
     "time_embed.down": "time_embed.2",
+    "guidance_embed": "time_embed.cond_proj",  # only diffusers' layout has published ones
     "vector_embed.up": "label_emb.0.0",
     "vector_embed.down": "label_emb.0.2",
     "norm_out": "out.0",
@@ -49,6 +50,7 @@ OUTER_DIFFUSERS: Names = {
     "conv_in": "conv_in",
     "time_embed.up": "time_embedding.linear_1",
     "time_embed.down": "time_embedding.linear_2",
+    "guidance_embed": "time_embedding.cond_proj",
     "vector_embed.up": "add_embedding.linear_1",
     "vector_embed.down": "add_embedding.linear_2",
     "norm_out": "conv_norm_out",
@@ -295,7 +297,7 @@ def _spec(
             f"{describe(view)}: a U-Net goes down over {len(down)} resolutions and up over {len(up)}; "
             "the file is cut short or of another kind: use another file"
         )
-    first_vector = f"{outer['vector_embed.up']}.weight"
+    first_vector, guidance = (f"{outer[name]}.weight" for name in ("vector_embed.up", "guidance_embed"))
     cross = next((name for name in view if name.endswith(".attn2.to_k.weight")), None)
     in_channels, linear = size(view, f"{outer['conv_in']}.weight", 1), _has_linear_projection(view)
     conv_out = f"{outer['conv_out']}.weight"  # half a U-Net has none
@@ -313,6 +315,7 @@ def _spec(
         heads=8 if eight_heads else None,
         head_width=None if eight_heads else 64 if cross else 32,
         vector=size(view, first_vector, 1) if first_vector in view else None,
+        guidance=size(view, guidance, 1) if guidance in view else None,
         linear_projection=linear,
         details="adm" if adaptive else "ldm",
     )
