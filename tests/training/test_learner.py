@@ -93,7 +93,7 @@ def test_muon_updates_matrices_as_pytorch_does_and_leaves_the_rest_to_adamw() ->
 
 def test_muon_brings_singular_values_near_one_and_leaves_embeddings_alone() -> None:
     for shape in ((24, 40), (40, 24)):
-        values = torch.linalg.svdvals(orthogonal(torch.randn(shape, generator=torch.Generator().manual_seed(1))))
+        values = torch.linalg.svdvals(orthogonal(torch.randn(2, *shape, generator=torch.Generator().manual_seed(1))))
         assert float(values.min()) > 0.5 and float(values.max()) < 1.3
     layers = nn.Sequential(nn.Embedding(5, 4), nn.Linear(4, 4), nn.Conv2d(4, 4, 3))
     assert Learner(layers, OptimiserSpec(muon=0.02), 1, "float32").by_muon == {1, 3}

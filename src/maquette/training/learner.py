@@ -145,10 +145,13 @@ class Learner:
         return number
 
     def _muon(self, gradients: list[Tensor], live: list[int], step: int) -> None:
-        rate = (self.spec.muon or 0.0) * self.spec.share_at(step, self.steps)
-        for gradient, i in zip(gradients, live, strict=True):
-            if i in self.by_muon:
-                muon(self.masters[i], gradient, self.first[i], rate, self.spec.weight_decay)
+        if self.spec.muon is None:
+            return
+        rate = self.spec.muon * self.spec.share_at(step, self.steps)
+        gradients = [gradient for gradient, i in zip(gradients, live, strict=True) if i in self.by_muon]
+        masters, momenta = ([group[i] for i in live if i in self.by_muon] for group in (self.masters, self.first))
+        if masters:
+            muon(masters, gradients, momenta, rate, self.spec.weight_decay)
 
     def _adamw(self, gradients: list[Tensor], live: list[int], step: int) -> None:
         beta1, beta2 = self.spec.betas
