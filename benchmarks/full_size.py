@@ -1,7 +1,8 @@
 """Networks of the published shapes against diffusers and transformers, with random weights: what `parity.py` runs.
 
 The weights are drawn in bfloat16 once and widened for float32, so that both precisions compute with the same numbers;
-so are the inputs. Each side runs in a process of its own: at most one network is held in memory, 4 bytes a parameter.
+so are the inputs. Each side runs in a process of its own: at most one network is held in memory, 4 bytes a parameter
+(2 of one that is mapped).
 """
 
 import gc
@@ -25,6 +26,7 @@ import transformer_references
 
 from maquette.engine.build import fill, outline, parameters
 from maquette.models import published
+from maquette.weights.precision import cast
 from maquette.weights.safetensors_file import SafetensorsFile, write_safetensors
 
 KINDS = references.KINDS | transformer_references.KINDS
@@ -43,6 +45,8 @@ class Part:
     options: Mapping[str, Any] = field(default_factory=dict)
     outputs: Mapping[str, str] = field(default_factory=dict)
     """What an output is called where a part has several that differ in kind."""
+    mapped: bool = False
+    """Too large for memory in float32: both sides compute with the widened file itself."""
 
 
 LATENT = {"size": (16, 16)}
@@ -62,7 +66,7 @@ PARTS = {
     "clip-l": Part("SD 1.5, SDXL, SD3.5, FLUX.1", "CLIP-L text tower", published.CLIP_L_TEXT),
     "open-clip-h": Part("SD 2.1", "OpenCLIP H text tower", published.OPEN_CLIP_H_TEXT),
     "open-clip-g": Part("SDXL, SD3.5", "OpenCLIP bigG text tower", published.OPEN_CLIP_G_TEXT),
-    "t5-xxl": Part("SD3.5, FLUX.1", "T5-XXL encoder, 2 of 24 layers", replace(published.T5_XXL, layers=2)),
+    "t5-xxl": Part("SD3.5, FLUX.1", "T5-XXL encoder", published.T5_XXL, mapped=True),
     "clip-l-image": Part("CLIP", "CLIP-L image tower", published.CLIP_L_IMAGE),
 }
 
@@ -104,9 +108,10 @@ def ours(part: Part, folder: Path) -> int:
     """Draw the weights and write our outputs; how many numbers the weights are."""
     kind = KINDS[type(part.spec)]
     size = draw_weights(part, folder / "weights")
-    weights = SafetensorsFile(folder / "weights")
+    if part.mapped:
+        write_safetensors(folder / "widened", cast(SafetensorsFile(folder / "weights"), EXACT))
     for precision, name in ((EXACT, "ours"), (HALF, "ours-half")):
-        network = fill(outline(kind.network, part.spec), weights, CPU, precision)
+        network = fill(outline(kind.network, part.spec), weights(part, folder, precision), CPU, precision)
         save(folder / name, kind.ours(network, **inputs(part, precision)))
         del network  # before the next one
     return size
@@ -116,10 +121,14 @@ def ours(part: Part, folder: Path) -> int:
 def theirs(part: Part, folder: Path) -> None:
     """Write the reference's outputs with the same weights."""
     kind = KINDS[type(part.spec)]
-    network = kind.reference(fill(outline(kind.network, part.spec), SafetensorsFile(folder / "weights"), CPU, EXACT))
+    network = kind.reference(fill(outline(kind.network, part.spec), weights(part, folder, EXACT), CPU, EXACT))
     gc.collect()
     save(folder / "theirs", kind.theirs(network, **inputs(part, EXACT)))
     save(folder / "theirs-half", kind.theirs(network.to(HALF), **inputs(part, HALF)))
+
+
+def weights(part: Part, folder: Path, precision: torch.dtype) -> SafetensorsFile:
+    return SafetensorsFile(folder / ("widened" if part.mapped and precision is EXACT else "weights"))
 
 
 def inputs(part: Part, precision: torch.dtype) -> dict[str, Any]:

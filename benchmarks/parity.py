@@ -67,7 +67,7 @@ are 16 x 16, pictures for autoencoders 128 x 128.
 |---|---|---|---|---|---|
 """
 WHOLE_MODELS = """
-T5-XXL as a whole is 19 GB in float32, FLUX.1 is 48 GB: there, some blocks stand for the others, which are alike.
+FLUX.1 as a whole is 48 GB in float32: there, two blocks stand for the others, which are alike.
 
 ## Whole models, by layout
 
