@@ -14,6 +14,7 @@ class GaussianModel:
     """
 
     name, hash, multiple = "gaussian", "0123456789abcdef" * 4, 8
+    opened_as = "gaussian"
     spread = 0.2  # standard deviation of the latent around the colour
 
     def __init__(self) -> None:

@@ -41,6 +41,18 @@ def test_what_is_no_axis_is_said_in_a_line(text: str, complaint: str) -> None:
         Axis.read(text)
 
 
+def test_models_are_compared_too(model) -> None:
+    other = type(model)()
+    other.name = other.opened_as = "other"
+    other.spread = 0.5
+    model.companions = {"other": other}
+    whole, results = loop.run(grid(model, Request(prompt="a red apple", seed=7), [Axis.read("model=gaussian,other")]))
+    assert [result.request.model for result in results] == ["gaussian", "other"]
+    assert results[0].latent_hashes != results[1].latent_hashes
+    assert results[1].latent_hashes == loop.run(paint(other, Request(prompt="a red apple", seed=7))).latent_hashes
+    assert whole.width > 2 * 32
+
+
 def test_every_cell_is_the_picture_that_its_settings_give_alone(model) -> None:
     request = Request(prompt="a red apple", seed=7)
     axes = [Axis.read("steps=2,3"), Axis.read("replace=red,green,blue"), Axis.read("guidance=1,2")]

@@ -32,6 +32,7 @@ def grid(
     with PaintingBar() as bar:
         from maquette.workflows.grid import Axis
         from maquette.workflows.grid import grid as paint_grid
+        from maquette.workflows.loop import resolve
         from maquette.workflows.paint import count_steps
         from maquette.workflows.picture import check_out, free_name, write_files
         from maquette.workflows.request import Request
@@ -41,9 +42,10 @@ def grid(
         check_out(painting.out or OUTPUTS / "grid.png")
         bar.say(f"opening {request.model}")
         model = open_from_options(request.model, opening)
-        resolved = request.resolved(model.family.defaults)
+        resolved = resolve(request, model)
+        request = request.model_copy(update={"seed": resolved.seed})  # what is left open may be another in each cell
         bar.begin(count_steps(resolved), math.prod(len(axis.values) for axis in axes))
-        work = paint_grid(model, resolved, axes)
+        work = paint_grid(model, request, axes)
         try:
             while True:
                 bar.count(next(work))

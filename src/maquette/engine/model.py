@@ -87,7 +87,7 @@ class Model:
 
     `recognition` says what it is and why; `loras` which keys of its LoRAs were used; `companions` are refiners and
     control networks that were opened to work with this one, by name. `added` are the LoRAs and learned words that it
-    was given; `lora_folder` is where requests find LoRAs by their names.
+    was given; `lora_folder` is where requests find LoRAs by their names; `opened_as` is what it is opened by again.
     """
 
     def __init__(
@@ -103,6 +103,7 @@ class Model:
         assert recognition.family is not None
         self.recognition = recognition
         self.name, self.family = name, recognition.family
+        self.opened_as = name
         self.process, self.prediction = self.family.process, self.family.prediction
         self.encoders, self.network, self.first_stage = tuple(encoders), network, first_stage
         self._origins, self._change = origins, Change(None, ())
@@ -311,7 +312,7 @@ class Model:
         from maquette.workflows.paint import paint
         from maquette.workflows.request import Request
 
-        return run(paint(self, Request.read({"model": self.name, **fields})))
+        return run(paint(self, Request.read({"model": self.opened_as, **fields})))
 
     def txt2img(self, prompt: str, **fields: Any) -> "Result":
         """Paint words; `fields` are those of `paint`."""

@@ -95,7 +95,7 @@ def open(
     if embeddings:
         model.set_embeddings(embeddings)
     model.set_loras(loras)
-    model.lora_folder = _folder(lora_folder)
+    model.opened_as, model.lora_folder = str(name), _folder(lora_folder)
     return model
 
 

@@ -11,6 +11,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from maquette.diffusion.singlestep import Step
 from maquette.engine.model import Model
+from maquette.engine.open import companion
 from maquette.errors import MaquetteError
 from maquette.workflows.loop import Result
 from maquette.workflows.names import nearest
@@ -107,9 +108,11 @@ def grid(
     if len(combinations) > MAX_CELLS:
         raise MaquetteError(f"{len(combinations)} pictures are too many for a grid; the limit is {MAX_CELLS}")
     requests = [varied(request, axes, values[::-1]) for values in combinations]  # all are checked before the first
-    results = []
+    results, names = [], {axis.name for axis in axes}
     for each in requests:
-        results.append((yield from paint(model, each)))
+        other = "model" in names and each.model != model.opened_as
+        painter = companion(model, each.model) if other else model
+        results.append((yield from paint(painter, each)))
     return sheet([result.images[0] for result in results], axes), results
 
 

@@ -19,10 +19,14 @@ from maquette.diffusion.guidance import Pair, cfg, during, rescaled
 from maquette.diffusion.process import Level
 from maquette.diffusion.schedules import Schedule
 from maquette.engine.attention_maps import AttentionMaps
+from maquette.engine.cache import cached
 from maquette.engine.control import Control as Following
 from maquette.engine.control import Mode, controlled, open_control
+from maquette.engine.memory import SHORT
+from maquette.engine.merge import merging
 from maquette.engine.model import Model
 from maquette.engine.open import companion
+from maquette.engine.sparing import sparing
 from maquette.engine.words import find_words
 from maquette.text.script import by_step as read_by_step
 from maquette.text.script import split_together
@@ -134,7 +138,11 @@ class Guide:
     @cached_property
     def _denoise(self) -> Denoiser:
         request, factor = self.request, self.model.first_stage.vae.spec.factor
-        denoise = self.model.denoiser
+        denoise, speed = self.model.denoiser, request.speed
+        if speed is not None and speed.merge:
+            denoise = merging(denoise, self.model.network, speed.merge)
+        if speed is not None and speed.cache:
+            denoise = cached(denoise, self.model.network, speed.cache, outer=speed.outer)
         if request.tiles is not None and max(request.width, request.height) > request.tiles.size:
             side = request.tiles.size // factor
             denoise = tiled(denoise, (side, side), request.tiles.overlap // factor)
@@ -142,7 +150,8 @@ class Guide:
             denoise = controlled(denoise, [self._follow(control) for control in request.controls])
         if self.attention is not None:
             denoise = self.attention.watch(denoise, self.model.network)
-        return denoise
+        apart = self.attention is None
+        return sparing(denoise, request.count, lambda: self.model.stream("denoiser", why=SHORT), apart=apart)
 
     def _follow(self, control: Control) -> Following:
         """What a control's picture says to its network, which is opened once."""
@@ -184,5 +193,5 @@ class Guide:
     def _refined(self) -> Guided:
         assert self.request.refiner is not None
         refiner = companion(self.model, self.request.refiner.model)
-        plain = self.request.model_copy(update={"refiner": None, "regions": (), "controls": (), "variation": None})
+        plain = self.request.model_copy(update={"refiner": None, "controls": ()})  # made for the first model
         return Guide(refiner, plain, self.levels).guided()

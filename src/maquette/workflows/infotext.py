@@ -87,7 +87,7 @@ def write_infotext(request: Resolved, model_hash: str, hashes: Mapping[str, str]
         "Seed": request.seed,
         "Size": f"{request.width}x{request.height}",
         "Model hash": model_hash[:10],
-        "Model": request.model,
+        "Model": name_of(request.model),
         **_more(request),
         **dict(_added(request, hashes or {})),
         "Version": f"{_OURS}{__version__}",

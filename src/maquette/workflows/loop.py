@@ -24,6 +24,7 @@ from maquette.engine.attention_maps import AttentionMaps
 from maquette.engine.image import to_images
 from maquette.engine.model import Model
 from maquette.errors import MaquetteError
+from maquette.families.few_steps import of_loras
 from maquette.workflows.guide import Guide
 from maquette.workflows.loras import resolve_added
 from maquette.workflows.overlay import sheet
@@ -139,11 +140,12 @@ def canvas_size(request: Request, multiple: int) -> tuple[int, int]:
 
 def resolve(request: Request, model: Model) -> Resolved:
     """Fill in the model's name, its family's defaults and what is added to it; the size must suit the model."""
-    defaults = model.family.defaults
+    added = resolve_added(request, model)
+    defaults = of_loras(model.family.defaults, [lora.file for lora in added["loras"]])
     if request.image is not None:
         width, height = canvas_size(request, math.lcm(model.multiple, SIZE_MULTIPLE))
         defaults = replace(defaults, width=width, height=height)
-    resolved = request.resolved(defaults).model_copy(update={"model": model.name, **resolve_added(request, model)})
+    resolved = request.resolved(defaults).model_copy(update={"model": model.opened_as, **added})
     for name, side in (("width", resolved.width), ("height", resolved.height)):
         if side % model.multiple:
             near = nearest_multiple(side, model.multiple)

@@ -20,7 +20,7 @@ from maquette.workflows.request import Request, Resolved
 from maquette.workflows.settings import Embedding, Lora
 
 TAG = re.compile(r"<(?P<kind>lora|lyco):(?P<told>[^<>]{1,400})>")  # lyco is what an extension called them
-SUFFIXES = (".safetensors", ".ckpt", ".pt", ".pth", ".bin")
+SUFFIXES = (".safetensors", ".sft", ".ckpt", ".pt", ".pth", ".bin", ".gguf")
 NEXT = "give --lora-folder FOLDER (or MAQUETTE_LORA_FOLDER), or --lora FILE:SCALE"
 DIGITS = 12  # of a hash are told
 Result = TypeVar("Result")
@@ -47,7 +47,7 @@ def write_tag(lora: Lora) -> str:
 
 
 def name_of(file: str) -> str:
-    """What A1111 calls a LoRA: the file's name without its ending."""
+    """What A1111 calls a file: its name without folder and ending."""
     path = Path(file)
     return path.stem if path.suffix.lower() in SUFFIXES else path.name
 
