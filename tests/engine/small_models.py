@@ -141,6 +141,8 @@ SMALL = {
     small.family: small
     for small in (
         Small("sd1", _sd(SD1, SD1_TEXT)),
+        Small("sd1-lcm", _sd(replace(SD1, guidance=256), SD1_TEXT)),
+        Small("sdxl-lcm", _sd(replace(SDXL, guidance=256), *SDXL_TEXTS)),
         Small("sd1-inpaint", _sd(replace(SD1, in_channels=9), SD1_TEXT)),
         Small("sd2-v", _sd(SD2, SD2_TEXT)),
         Small("sd2-inpaint", _sd(replace(SD2, in_channels=9), SD2_TEXT)),

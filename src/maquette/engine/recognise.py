@@ -20,6 +20,7 @@ from maquette.engine.parts import Part, markers, split
 from maquette.engine.scheduler import is_edm, read_edm, read_flow, read_scheduler
 from maquette.errors import MaquetteError
 from maquette.families.family import Family, Latent
+from maquette.families.few_steps import is_named, of_model, published_name
 from maquette.families.known import FAMILIES
 from maquette.models.unet import UNetSpec
 from maquette.weights.open_file import open_weights
@@ -234,8 +235,10 @@ def _choose_family(
     """The family of a denoiser, with its prediction and process, and what decided them."""
     spec = parts["denoiser"].spec
     name, why = (wishes.family, "asked for, or named by the model") if wishes.family else says.get("family", ("", ""))
+    if not name and (named := [each for each in FAMILIES.values() if is_named(each, path) and each.matches(spec)]):
+        name, why = named[0].name, f"named as published: {published_name(path)}"
     if name:
-        candidates = [_by_name(name)]
+        candidates = [of_model(_by_name(name), path)]
         if not candidates[0].matches(spec):
             raise MaquetteError(f"{path}: is not of the family {name!r}: its denoiser has another structure")
         evidence = [Evidence("family", name, why)]

@@ -147,6 +147,8 @@ class Family:
     """The flow's shift grows with the picture, as FLUX's does."""
     by_name: bool = False
     """Nothing in its files tells it from another family: it is only opened by its name."""
+    named: str = ""
+    """How its files are named where they were published, as a regular expression over small letters."""
     half: torch.dtype = torch.float16
     """The half precision that holds the family's numbers."""
     prefixes: tuple[str, str] = ("model.diffusion_model.", "first_stage_model.")

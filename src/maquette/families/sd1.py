@@ -4,6 +4,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
+import torch
+
 from maquette.diffusion.conditioning import Conditioning
 from maquette.diffusion.prediction import EPSILON
 from maquette.diffusion.process import Discrete
@@ -12,6 +14,7 @@ from maquette.models.published import SD1_UNET
 from maquette.models.unet import UNetSpec
 
 INPAINT_CHANNELS = 9  # latent, mask, masked picture's latent
+GUIDANCE_WIDTH = 256  # sinusoids of the guidance that latent consistency models were distilled for
 
 
 def last_states(texts: Sequence[Encoding | None], told: Told) -> Conditioning:
@@ -19,12 +22,18 @@ def last_states(texts: Sequence[Encoding | None], told: Told) -> Conditioning:
     return Conditioning(tokens=None if texts[0] is None else texts[0].tokens)
 
 
-def matches_sd1(spec: Any, channels: int) -> bool:
+def with_guidance(said: Conditioning, told: Told) -> Conditioning:
+    """What is said, and the guidance that the network was distilled for."""
+    return replace(said, guidance=torch.full((len(told.prompts),), told.guidance))
+
+
+def matches_sd1(spec: Any, channels: int, guidance: int | None = None) -> bool:
     """A U-Net without a vector whose transformers begin with a convolution, as all of SD 1's did."""
     return (
         isinstance(spec, UNetSpec)
         and spec.context is not None
         and (spec.in_channels, spec.vector, spec.linear_projection) == (channels, None, False)
+        and spec.guidance == guidance
     )
 
 
@@ -51,4 +60,14 @@ SD1 = Family(
     condition=last_states,
     defaults=Defaults(steps=30, guidance=7.5, sampler="dpmpp_2m", schedule="karras", width=512, height=512),
 )
+LCM = replace(
+    SD1,
+    name="sd1-lcm",
+    matches=lambda spec: matches_sd1(spec, 4, GUIDANCE_WIDTH),
+    published={"Stable Diffusion 1.x LCM": replace(SD1_UNET, guidance=GUIDANCE_WIDTH)},
+    condition=lambda texts, told: with_guidance(last_states(texts, told), told),
+    defaults=replace(SD1.defaults, steps=4, guidance=8.5, sampler="lcm", schedule="lcm"),
+    distilled=True,
+)
+"""Distilled to answer consistently along the way (Luo et al. 2023, 2310.04378)."""
 SD1_INPAINT = inpainting(SD1, "Stable Diffusion 1.x", SD1_UNET, matches_sd1)

@@ -36,6 +36,13 @@ SD2_V = replace(
     defaults=replace(SD1.defaults, width=768, height=768),
 )
 SD2 = replace(SD2_V, name="sd2", prediction=EPSILON, defaults=SD1.defaults)
+SD_TURBO = replace(
+    SD2,
+    name="sd-turbo",
+    by_name=True,
+    named=r"\bsd[-_]turbo",
+    defaults=replace(SD1.defaults, steps=1, guidance=1.0, sampler="euler", schedule="trailing"),
+)
 SD2_INPAINT = inpainting(SD2, "Stable Diffusion 2", SD2_UNET, matches_sd2)
 SD2_DEPTH = replace(
     SD2,

@@ -85,5 +85,9 @@ SD35_L = replace(
 )
 # The same shapes; asked for by name.
 SD35_L_TURBO = replace(
-    SD35_L, name="sd3.5-large-turbo", by_name=True, defaults=replace(SD3.defaults, steps=4, guidance=1.0)
+    SD35_L,
+    name="sd3.5-large-turbo",
+    by_name=True,
+    named=r"sd3\.?5[-_]large[-_]turbo|stable-diffusion-3\.5-large-turbo",
+    defaults=replace(SD3.defaults, steps=4, guidance=1.0),
 )

@@ -11,7 +11,7 @@ from maquette.diffusion.conditioning import Conditioning
 from maquette.diffusion.prediction import PRECONDITIONED, V
 from maquette.diffusion.process import EDM
 from maquette.families.family import Encoding, Latent, Reading, Told
-from maquette.families.sd1 import SD1, inpainting
+from maquette.families.sd1 import GUIDANCE_WIDTH, LCM, SD1, inpainting, with_guidance
 from maquette.models.published import SDXL_REFINER_UNET, SDXL_UNET, SSD_1B_UNET
 from maquette.models.unet import UNetSpec
 from maquette.nn.embed import sinusoids
@@ -47,12 +47,12 @@ def is_refiner(spec: UNetSpec) -> bool:
     return spec.vector == (spec.context or 0) + 5 * NUMBER_WIDTH and not any(spec.down[-1])
 
 
-def matches_sdxl(spec: Any, channels: int, *, refiner: bool = False) -> bool:
-    """A U-Net with a vector."""
+def matches_sdxl(spec: Any, channels: int, *, refiner: bool = False, guidance: int | None = None) -> bool:
+    """A U-Net with a vector, and with `guidance` where it was distilled for it."""
     return (
         isinstance(spec, UNetSpec)
         and spec.vector is not None
-        and spec.in_channels == channels
+        and (spec.in_channels, spec.guidance) == (channels, guidance)
         and is_refiner(spec) is refiner
     )
 
@@ -90,11 +90,12 @@ SDXL_REFINER = replace(
     condition=condition_refiner,
     zero_empty_negative=False,
 )
-# Distilled relatives: SDXL's shapes, other settings; nothing in their files tells them, so they are asked for by name.
+# Distilled relatives: SDXL's shapes, other settings; nothing in their files tells them but how they are named.
 SDXL_TURBO = replace(
     SDXL,
     name="sdxl-turbo",
     by_name=True,
+    named=r"sd_?xl[-_]turbo",
     defaults=replace(
         SDXL.defaults, steps=1, guidance=1.0, sampler="euler_a", schedule="trailing", width=512, height=512
     ),
@@ -103,7 +104,17 @@ SDXL_LIGHTNING = replace(
     SDXL,
     name="sdxl-lightning",
     by_name=True,
+    named=r"sdxl[-_]lightning",
     defaults=replace(SDXL.defaults, steps=4, guidance=1.0, sampler="euler", schedule="trailing"),
+)
+SDXL_LCM = replace(
+    SDXL,
+    name="sdxl-lcm",
+    matches=lambda spec: matches_sdxl(spec, 4, guidance=GUIDANCE_WIDTH),
+    published={"SDXL LCM": replace(SDXL_UNET, guidance=GUIDANCE_WIDTH)},
+    condition=lambda texts, told: with_guidance(condition_base(texts, told), told),
+    defaults=replace(LCM.defaults, guidance=8.0, width=1024, height=1024),
+    distilled=True,
 )
 # SDXL's shapes, trained with EDM's noise; marks in their files or their schedulers tell them.
 COSXL = replace(SDXL, name="cosxl", by_name=True, process=EDM(sigma_max=120.0, sigma_data=1.0), prediction=V)

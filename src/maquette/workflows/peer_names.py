@@ -199,7 +199,7 @@ INVOKEAI_SAMPLERS = {
     "unipc": Meaning("unipc", WHOLE, schedule="linspace"),
     "unipc_k": Meaning("unipc", WHOLE, schedule="karras"),
     "uni_pc": Meaning("unipc", schedule="flow"),  # of flow models
-    "lcm": Meaning("lcm", OWN_LEVELS, schedule="leading"),
+    "lcm": Meaning("lcm", schedule="lcm"),
     "tcd": Meaning(None, NO_SAMPLER),
     "sa_solver": Meaning(None, NO_SAMPLER),
     "edm_euler": Meaning(None, "it is for models of EDM, which are not here"),
