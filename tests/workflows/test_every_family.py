@@ -46,6 +46,7 @@ WORKFLOWS: dict[str, dict[str, object]] = {
     "regions": {"regions": ({"prompt": "the blue cat", "box": (0, 0, 32, 64)},)},
     "variation": {"variation": {"seed": 9, "prompt": "rain", "amount": 0.5}},
     "tiles": {"width": 96, "tiles": {"size": SIDE, "overlap": 16}},
+    "cached": {"steps": 4, "speed": {"cache": 100.0}},
     "rescaled, part of the time": {"rescale": 0.7, "interval": (0.0, 0.5), "clip_skip": 2},
 }
 
