@@ -36,9 +36,11 @@ def of_loras(defaults: Defaults, files: Iterable[str]) -> Defaults:
 
 
 def of_model(family: Family, path: Path) -> Family:
-    """A family of its own with the steps that its file's name tells, and with what it predicts if that is x0."""
+    """A family with the steps that its file's name tells, and with what it predicts, if it is named as published."""
     name = published_name(path)
-    prediction = SAMPLE if is_named(family, path) and re.search(r"1step.*x0", name) else family.prediction
+    if not is_named(family, path):
+        return family
+    prediction = SAMPLE if re.search(r"1step.*x0", name) else family.prediction
     return replace(family, prediction=prediction, defaults=_with_steps(family.defaults, name))
 
 
