@@ -69,6 +69,7 @@ def test_tiles_of_a_local_answer_are_the_whole_answer(size, tile, overlap: int) 
 
     def local(x, level, told):
         assert x.shape[-2] <= tile[0] and x.shape[-1] <= tile[1]
+        assert torch.equal(told.window.of(beside), told.concat)
         for place in told.concat[0, 0].flatten().long().tolist():
             seen.view(-1)[place] += 1
         return torch.tanh(x) + told.concat
@@ -81,7 +82,7 @@ def test_tiles_of_a_local_answer_are_the_whole_answer(size, tile, overlap: int) 
 
 def test_tiles_refuse_control_and_an_overlap_of_everything() -> None:
     for told in (Conditioning(control=(ORIGINAL,)), Conditioning(features=(ORIGINAL,))):
-        with pytest.raises(MaquetteError, match="control needs the whole picture"):
+        with pytest.raises(MaquetteError, match="let controls wrap what is tiled"):
             tiled(lambda x, level, told: x, (4, 4), 1)(ORIGINAL, LEVEL, told)
     with pytest.raises(MaquetteError, match="the overlap must be smaller"):
         tiled(lambda x, level, told: x, (4, 4), 4)

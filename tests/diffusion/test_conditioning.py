@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from maquette.diffusion.conditioning import Conditioning
+from maquette.diffusion.conditioning import Conditioning, Window
 from maquette.errors import MaquetteError
 
 
@@ -14,6 +14,23 @@ def make(rows: int, value: float = 0.0) -> Conditioning:
         features=(torch.full((rows, 7, 2, 2), value),),
         unwanted=torch.full((rows,), value),
     )
+
+
+@pytest.mark.parametrize(
+    ("start", "stop", "scale", "expected"),
+    [
+        (0, 8, 1, (0, 8)),
+        (4, 12, 4, (1, 3)),
+        (8, 24, 8, (1, 3)),
+        (5, 12, 8, (1, 2)),
+        (21, 32, 8, (2, 4)),
+        (24, 99, 8, (3, 4)),
+    ],
+)
+def test_a_window_lies_over_maps_of_every_scale(start: int, stop: int, scale: int, expected: tuple[int, int]) -> None:
+    window = Window(slice(start, stop), slice(0, 8), (32, 8))
+    places = torch.arange(32 // scale).expand(1, 8, -1).mT
+    assert torch.equal(window.of(places), places[:, slice(*expected)])
 
 
 def test_cat_and_slice_are_inverse() -> None:

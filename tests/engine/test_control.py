@@ -15,6 +15,7 @@ from torch import Tensor
 from transformers import CLIPImageProcessor
 
 import maquette
+from maquette.diffusion.compose import tiled
 from maquette.diffusion.conditioning import Conditioning
 from maquette.diffusion.guidance import Pair
 from maquette.engine import control, kinds
@@ -415,3 +416,33 @@ def test_a_control_of_the_package_is_found_by_its_name(model: Model, tmp_path: P
     for name in ("empty", "../assets/mine"):
         with pytest.raises(MaquetteError, match="there is no control"):
             open_control(name, model)
+
+
+def test_windows_of_a_picture_follow_their_part_of_another(model: Model, tmp_path: Path) -> None:
+    """Each window as if its part of what the networks make of the picture were all there is."""
+    opened = open_control(LAYOUTS["bare"](tmp_path), model)
+    adapter = open_control(write(tmp_path / "a.safetensors", kinds.T2I_ADAPTER, ADAPTER), model)
+    wide = picture(side=2 * SIZE)[..., :SIZE, :]  # 8 x 16 places
+    x, conditioning, level = latent(2, 16)[..., :8, :], told(model), model.process.at(500.0)
+    controls = [opened.follow(wide), adapter.follow(wide)]
+    whole = tiled(controlled(model.denoiser, controls), (8, 8), 0)(x, level, conditioning)
+    hint, features = opened.network.read(wide), adapter.network(wide)
+    for side, part in enumerate((x[..., :8], x[..., 8:])):
+        residuals = opened.network(part, 500.0, conditioning, hint.chunk(2, -1)[side])
+        halves = tuple(each.chunk(2, -1)[side].expand(2, -1, -1, -1) for each in features)
+        expected = model.denoiser(part, level, replace(conditioning, control=residuals, features=halves))
+        assert torch.allclose(whole.chunk(2, -1)[side], expected, atol=1e-5)
+
+
+def test_windows_of_a_transformer_follow_their_patches(tmp_path: Path) -> None:
+    model = maquette.open(write_original("sd3", tmp_path), device="cpu")
+    spec = replace(SD3_CONTROLNET, unpooled=False)
+    folder = write_folder(tmp_path / "c", kinds.MMDIT_CONTROLNET, spec, mmdit_to_config(spec), "diffusers")
+    opened, wide = open_control(folder, model), picture(side=2 * SIZE)[..., :SIZE, :]
+    x, conditioning, level = latent(2, 16, channels=16)[..., :8, :], told(model), model.process.at(0.7)
+    whole = tiled(controlled(model.denoiser, [opened.follow(wide)]), (8, 8), 0)(x, level, conditioning)
+    for side, part in enumerate((x[..., :8], x[..., 8:])):
+        hint = opened.network.read(model.encode(2 * wide - 1).chunk(2, -1)[side])
+        residuals = opened.network(part, 0.7, conditioning, hint)
+        expected = model.denoiser(part, level, replace(conditioning, control=residuals))
+        assert torch.allclose(whole.chunk(2, -1)[side], expected, atol=1e-5)

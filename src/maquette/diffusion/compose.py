@@ -7,7 +7,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from maquette.diffusion.conditioning import Conditioning
+from maquette.diffusion.conditioning import Conditioning, Window
 from maquette.diffusion.denoise import Denoiser, Guided
 from maquette.diffusion.process import Level
 from maquette.errors import MaquetteError
@@ -58,14 +58,14 @@ def tiled(denoise: Denoiser, tile: tuple[int, int], overlap: int) -> Denoiser:
     """Answer for a large picture by windows of ``tile`` (rows, columns) that overlap (MultiDiffusion, 2302.08113).
 
     Where windows overlap, their answers are averaged with weights that fall off towards their edges; each is told
-    the part of ``concat`` that lies under it. Sizes are those of ``x``.
+    the part of ``concat`` that lies under it, and where it lies. Sizes are those of ``x``.
     """
     if min(tile) <= overlap or overlap < 0:
         raise MaquetteError(f"tiled: got tiles of {tile} that overlap by {overlap}; the overlap must be smaller")
 
     def denoise_tiles(x: Tensor, level: Level, conditioning: Conditioning) -> Tensor:
         if conditioning.control or conditioning.features:
-            raise MaquetteError("tiled: control needs the whole picture; leave out tiles or control")
+            raise MaquetteError("tiled: got what a control says of the whole picture; let controls wrap what is tiled")
         windows = [
             (slice(top, top + tile[0]), slice(left, left + tile[1]))
             for top in _starts(x.shape[-2], tile[0], overlap)
@@ -73,9 +73,9 @@ def tiled(denoise: Denoiser, tile: tuple[int, int], overlap: int) -> Denoiser:
         ]
         total, weights = torch.zeros_like(x), x.new_zeros(x.shape[-2:])
         for rows, columns in windows:
-            part = conditioning
+            part = replace(conditioning, window=Window(rows, columns, (x.shape[-2], x.shape[-1])))
             if conditioning.concat is not None:
-                part = replace(conditioning, concat=conditioning.concat[..., rows, columns])
+                part = replace(part, concat=conditioning.concat[..., rows, columns])
             answer = denoise(x[..., rows, columns].contiguous(), level, part)
             weight = torch.outer(*(_hill(size, overlap, answer) for size in answer.shape[-2:]))
             total[..., rows, columns] += answer * weight

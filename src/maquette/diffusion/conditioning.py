@@ -2,11 +2,34 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from maquette.errors import MaquetteError
+
+
+class Window(NamedTuple):
+    """The part of a picture that is asked about: rows and columns of the `whole` (height, width) noisy data."""
+
+    rows: slice
+    columns: slice
+    whole: tuple[int, int]
+
+    def of(self, each: Tensor) -> Tensor:
+        """What lies under it of a map (..., h, w) of the whole at any scale, rounded to the map's places."""
+        rows, columns = (
+            _scaled(part, side, full) for part, side, full in zip(self[:2], each.shape[-2:], self.whole, strict=True)
+        )
+        return each[..., rows, columns]
+
+
+def _scaled(part: slice, side: int, full: int) -> slice:
+    """As many of `side` places as `part` are of `full` ones."""
+    length = -(-(min(part.stop, full) - part.start) * side // full)
+    first = min(round(part.start * side / full), side - length)
+    return slice(first, first + length)
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,9 +44,10 @@ class Conditioning:
     features: tuple[Tensor, ...] = ()  #          of an adapter, one for each level; residuals of FLUX's single blocks
     unwanted: Tensor | None = None  # (B,)        1 where a row says what is not wanted, for what is told by halves
     repeats: int = 1  #                           how often the noisy data is repeated to be told so many things
+    window: Window | None = None  #               where the noisy data lies, if it is a part of a picture
 
     def map(self, change: Callable[[Tensor], Tensor]) -> "Conditioning":
-        """Apply ``change`` to every tensor; rows may then be others, so that ``repeats`` is forgotten."""
+        """Apply ``change`` to every tensor; rows may then be others: ``repeats`` and ``window`` are forgotten."""
 
         def each(part: Tensor | None) -> Tensor | None:
             return None if part is None else change(part)

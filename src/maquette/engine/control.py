@@ -151,17 +151,20 @@ class ControlNetwork:
         match self.network:
             case ControlNet() as network:
                 hint = network.read(_channels(picture, network.spec.channels))
-                return lambda x, t, told: (network(x, t, told, _rows(hint, x)), ())
+                return lambda x, t, told: (network(x, t, told, _rows(_under(hint, told), x)), ())
             case MMDiTControlNet() as network:
                 hint = network.read(self._latent(picture, shifted=not network.spec.unpooled))
-                return lambda x, t, told: (network(x, t, told, _rows(hint, x)), ())
+                return lambda x, t, told: (network(x, t, told, _rows(_under(hint, told), x)), ())
             case FluxControlNet() as network:
                 hint = network.read(self._latent(picture))
-                return lambda x, t, told: network(x, t, told, _rows(hint, x), kind)
+                return lambda x, t, told: network(x, t, told, _rows(_under(hint, told), x), kind)
             case T2IAdapter() as network:
                 whole = _filled(picture, network.spec.factor)
                 features = network(_channels(whole, network.spec.channels))
-                return lambda x, t, told: ((), [_rows(each, x).expand(len(x), -1, -1, -1) for each in features])
+                return lambda x, t, told: (
+                    (),
+                    [_rows(_under(each, told), x).expand(len(x), -1, -1, -1) for each in features],
+                )
             case _:
                 raise AssertionError(type(self.network))
 
@@ -242,7 +245,7 @@ def _addition(says: Says, size: tuple[int, int], factor: int, scale: float, both
 
     def wrap(denoise: Denoiser) -> Denoiser:
         def heeding(x: Tensor, level: Level, told: Conditioning) -> Tensor:
-            _check_size(size, factor, x)
+            _check_size(size, factor, x, told)
             control, features = says(x, level.t, told)
             strength = scale if both or told.unwanted is None else scale * (1.0 - told.unwanted.to(x))
             told = replace(
@@ -322,12 +325,24 @@ def _filled(picture: Tensor, multiple: int) -> Tensor:
     return F.pad(picture, (0, right, 0, bottom), mode="replicate") if bottom or right else picture
 
 
-def _check_size(size: tuple[int, int], factor: int, x: Tensor) -> None:
-    height, width = (side * factor for side in x.shape[2:])
+def _under(each: Tensor, told: Conditioning) -> Tensor:
+    """The part of a map (B, C, h, w), or of patches in rows (B, h w, C), that lies where the noisy data does."""
+    if told.window is None:
+        return each
+    if each.ndim == 4:
+        return told.window.of(each)
+    height, width = told.window.whole
+    patch = math.isqrt(height * width // each.shape[1])
+    part = told.window.of(each.unflatten(1, (height // patch, width // patch)).movedim(3, 1))
+    return part.movedim(1, 3).flatten(1, 2)
+
+
+def _check_size(size: tuple[int, int], factor: int, x: Tensor, told: Conditioning) -> None:
+    height, width = (side * factor for side in (x.shape[2:] if told.window is None else told.window.whole))
     if size != (height, width):
         raise MaquetteError(
             f"control: the picture to follow is {size[1]}x{size[0]}, what is painted is {width}x{height}; bring it to "
-            "that size (a picture painted in tiles cannot be controlled)"
+            "that size"
         )
 
 

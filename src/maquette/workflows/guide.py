@@ -143,11 +143,11 @@ class Guide:
             denoise = merging(denoise, self.model.network, speed.merge)
         if speed is not None and speed.cache:
             denoise = cached(denoise, self.model.network, speed.cache, outer=speed.outer)
+        if request.controls:
+            denoise = controlled(denoise, [self._follow(control) for control in request.controls])
         if request.tiles is not None and max(request.width, request.height) > request.tiles.size:
             side = request.tiles.size // factor
             denoise = tiled(denoise, (side, side), request.tiles.overlap // factor)
-        if request.controls:
-            denoise = controlled(denoise, [self._follow(control) for control in request.controls])
         if self.attention is not None:
             denoise = self.attention.watch(denoise, self.model.network)
         apart = self.attention is None
@@ -158,10 +158,9 @@ class Guide:
         opened, name = self.model.companions, " with ".join(filter(None, (control.model, control.tower)))
         if name not in opened:
             opened[name] = open_control(control.model, self.model, tower=control.tower)
-        given = control.image or self.request.image
-        assert given is not None
+        assert control.image is not None
         following: Following = opened[name].follow(
-            self._pixels(given, control, control.preprocessor),
+            self._pixels(control.image, control, control.preprocessor),
             scale=control.scale,
             start=control.start,
             end=control.end,

@@ -7,11 +7,12 @@ from maquette.engine.model import Model
 from maquette.workflows.detail import detail
 from maquette.workflows.hires import hires
 from maquette.workflows.img2img import STRENGTH, img2img
-from maquette.workflows.inpaint import inpaint
+from maquette.workflows.inpaint import canvas, inpaint
 from maquette.workflows.loop import Painted, Pass, Result, Workflow, batches, resolve
 from maquette.workflows.loras import added, wearing
 from maquette.workflows.loras import hashes as hashes_of
 from maquette.workflows.request import Request, Resolved
+from maquette.workflows.settings import Picture
 from maquette.workflows.txt2img import txt2img
 
 
@@ -41,6 +42,15 @@ def count_steps(request: Resolved) -> int:
     return sum(max(round(strength * request.steps), 1) for work, strength in strengths if work in wanted)
 
 
+def with_pictures(request: Resolved) -> Resolved:
+    """The request whose controls all have pictures: those without follow the one that it begins with, extended."""
+    if request.image is None or all(control.image is not None for control in request.controls):
+        return request
+    own = Picture(canvas(request)[0]) if request.keeps_pixels else request.image
+    controls = (each if each.image else each.model_copy(update={"image": own}) for each in request.controls)
+    return request.model_copy(update={"controls": tuple(controls)})
+
+
 @torch.no_grad()
 def paint(model: Model, request: Request) -> Workflow:
     """Paint the pictures of a request, with the LoRAs and words that it adds."""
@@ -50,7 +60,7 @@ def paint(model: Model, request: Request) -> Workflow:
 
 def _paint(model: Model, resolved: Resolved) -> Workflow:
     images, hashes, looked = [], [], []
-    for part in batches(model, resolved):
+    for part in map(with_pictures, batches(model, resolved)):
         given = [] if part.image is None else [part.image.rgb] * part.count
         attention = AttentionMaps(part.count) if part.attention else None
         painted = Painted(images=given, hashes=[""] * part.count, attention=attention)
