@@ -71,6 +71,9 @@ def test_the_deviation_is_that_from_the_exact_picture(small: Model) -> None:
     same, other = (deviation(small, small.paint(**FIELDS, count=2, speed={"cache": cache})) for cache in (1e-9, 100.0))
     assert [each.psnr for each in same] == [math.inf] * 2
     assert all(20.0 < each.psnr < 100.0 for each in other)
+    guided = {**FIELDS, "steps": 2, "guidance": 5.0}
+    (half,) = deviation(small, small.paint(**guided, interval=(0.0, 0.5)))
+    assert half.psnr < 100.0
 
 
 def test_the_command_says_how_far_it_is(small: Model, tmp_path: Path, monkeypatch, capsys) -> None:

@@ -113,7 +113,7 @@ class Painting:
             given["controls"] = read_controls(self.control or [], further)
         if self.cache is not None or self.merge is not None:
             given["speed"] = {"cache": self.cache or 0.0, "merge": self.merge or 0.0}
-        elif self.deviation:
+        elif self.deviation and self.interval is None:
             raise MaquetteError("--deviation compares approximate pictures with exact ones: give --cache or --merge")
         for option, (field, read) in READERS.items():
             if getattr(self, option) is not None:

@@ -24,7 +24,7 @@ from maquette.models.unet import UNet
 from maquette.nn.joint import JointBlock
 from maquette.nn.network import Run
 
-MOST = 32  # things told that are remembered: words may change from step to step, and from place to place
+MOST = 8  # things told that are remembered: words may change from step to step, and from place to place
 SLOPE = 0.5  # at 0 what was said is held, at 1 extrapolated: the picture is then several dB further from the exact one
 
 

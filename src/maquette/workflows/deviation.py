@@ -10,6 +10,6 @@ from maquette.workflows.reproduce import Comparison, compare_images
 
 
 def deviation(model: Model, result: Result, see: Callable[[Step], object] | None = None) -> list[Comparison]:
-    """Paint the pictures of a result without what made them approximate, and compare each with its exact one."""
-    exact = run(paint(model, result.request.model_copy(update={"speed": None})), see)
+    """Paint the pictures of a result with all of the work, guidance at every step too, and compare each of them."""
+    exact = run(paint(model, result.request.model_copy(update={"speed": None, "interval": None})), see)
     return [compare_images(*pair) for pair in zip(result.images, exact.images, strict=True)]
