@@ -155,3 +155,14 @@ def test_training_in_pieces_ends_as_training_at_once(tmp_path: Path, monkeypatch
     judge.train_judge(tmp_path / "pieces", recipe, out=tmp_path / "b", precision="float32")
     assert (tmp_path / "a/judge.safetensors").read_bytes() == (tmp_path / "b/judge.safetensors").read_bytes()
     assert json.loads((tmp_path / "b/config.json").read_text())["recipe"]["steps"] == 3
+
+
+def test_most_steps_look_closely_at_crops_which_have_no_background_of_their_own() -> None:
+    task = JudgeTask(JudgeRecipe(steps=4, batch=2, crops=4, crop=48, whole_every=2), tiny(), 0, "float32")
+    told = batch()
+    assert "background" in task.update(0, told)
+    assert "background" not in task.update(1, told)
+    scenes, pictures, maps = task._view(3, told)
+    assert (scenes, pictures.shape, maps.shape) == (told.scenes, (4, 48, 48, 3), (4, 48, 48))
+    for scene, found in zip(scenes, maps, strict=True):
+        assert {thing.emoji + 1 for thing in scene.things} & set(np.unique(found).tolist())

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from maquette.models.critic import Critic, CriticSpec
 from maquette.models.vae import VAE, VAESpec
+from maquette.training.crops import corners, crop
 from maquette.training.figures import Figures, figure, finite
 from maquette.training.learner import CPU, Learner, OptimiserSpec, Precision
 from maquette.training.loop import generator
@@ -110,17 +111,8 @@ class AutoencoderTask:
         if step % self.recipe.whole_every == 0 or not self.recipe.crops:
             return batch.pictures[: self.recipe.batch]
         side, rng = self.recipe.crop, np.random.default_rng((self.seed, step))
-        extent, grid = batch.pictures.shape[1], self.vae.spec.factor
-        crops = []
-        for picture, scene in zip(batch.pictures[: self.recipe.crops], batch.scenes, strict=False):
-            thing = scene.things[rng.integers(len(scene.things))]
-            corner = [
-                start + rng.integers(-side // 2, side // 2 + 1) + (thing.size - side) // 2
-                for start in (thing.x, thing.y)
-            ]
-            x, y = (int(np.clip(place, 0, extent - side)) // grid * grid for place in corner)
-            crops.append(picture[y : y + side, x : x + side])
-        return np.stack(crops)
+        scenes, extent = batch.scenes[: self.recipe.crops], batch.pictures.shape[1]
+        return crop(batch.pictures, corners(scenes, side, extent, self.vae.spec.factor, rng), side)
 
     def _refinement(
         self, x: Tensor, decoded: Tensor, reconstruction: Tensor, figures: dict[str, float | Tensor]

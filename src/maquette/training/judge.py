@@ -25,12 +25,13 @@ from maquette.errors import MaquetteError
 from maquette.models.judge import CELL, Judge, JudgeSpec
 from maquette.training.autoencoder import to_signed
 from maquette.training.checkpoint import digest
+from maquette.training.crops import corners, crop
 from maquette.training.degradation import degrade
 from maquette.training.emoji import catalogue, fingerprint
 from maquette.training.figures import Figures, figure, finite
 from maquette.training.learner import CPU, Learner, OptimiserSpec, Precision
 from maquette.training.loop import SAVE_EVERY, Loop, generator
-from maquette.training.scenes import Background, Scene
+from maquette.training.scenes import EXTENT, Background, Scene
 from maquette.training.stream import Batch, SceneStream, prefetched
 from maquette.training.words import BACKGROUNDS, RECOLOURS
 from maquette.weights.atomic_file import replacing
@@ -54,9 +55,17 @@ class JudgeRecipe(BaseModel):
     steps: int = Field(5000, gt=0)
     batch: int = Field(32, gt=0)
     optimiser: OptimiserSpec = OptimiserSpec(rate=2e-3, weight_decay=0.02, ema=0.999, decay=0.4)
+    crops: int = Field(0, ge=0, description="So many crops around objects instead of whole pictures, on other steps.")
+    crop: int = Field(64, gt=0, le=EXTENT, multiple_of=CELL, description="Side of the crops.")
+    whole_every: int = Field(4, gt=0, description="With crops, the steps from one with whole pictures to the next.")
     cells: tuple[int, int] = Field((16, 24), description="Cells of the background and of things that count, a picture.")
     recolour: float = Field(0.5, ge=0, description="Weight of the recolouring's cross-entropy.")
     background: float = Field(0.3, ge=0, description="Weight of each of the background's three cross-entropies.")
+
+    @property
+    def drawn(self) -> int:
+        """Scenes that each step is given."""
+        return max(self.batch, self.crops)
 
 
 class Labels(NamedTuple):
@@ -114,9 +123,9 @@ class JudgeTask:
         self.shown: Figures = {}
 
     def update(self, step: int, batch: Batch) -> Figures:
-        assert batch.maps is not None
-        wanted = labels(batch.scenes, batch.maps)
-        x = degrade(to_signed(batch.pictures, self.device), generator(self.seed, step, DAMAGE))
+        scenes, pictures, maps = self._view(step, batch)
+        wanted = labels(scenes, maps)
+        x = degrade(to_signed(pictures, self.device), generator(self.seed, step, DAMAGE))
         cells = self.judge.look(x)
         chosen = self._counted(step, wanted.emoji > 0).flatten().nonzero().flatten()  # on the CPU, which knows at once
         things = (wanted.emoji.flatten()[chosen] > 0).nonzero().flatten()
@@ -125,19 +134,30 @@ class JudgeTask:
         rows, told = cells.permute(0, 2, 3, 1).flatten(0, 2)[chosen], wanted.emoji.flatten()[chosen]
         emoji = self.judge.emoji(rows).float()
         recolour = self.judge.recolour(rows[things]).float()
-        backdrop = [logits.float() for logits in self.judge.backdrop(x, cells)]
-        names = zip(backdrop, wanted.backdrop.unbind(1), strict=True)
         loss = F.cross_entropy(emoji, told)
         loss = loss + self.recipe.recolour * F.cross_entropy(recolour, wanted.recolour.flatten()[chosen][things])
-        loss = loss + self.recipe.background * torch.stack([F.cross_entropy(*pair) for pair in names]).sum()
-        figures = {"loss": finite(loss, "loss", step)}
+        figures = {"object": figure((emoji.argmax(1) == told)[things].float().mean())}
+        if len(pictures[0]) == len(batch.pictures[0]):  # a crop's background may be another part of a gradient
+            backdrop = [logits.float() for logits in self.judge.backdrop(x, cells)]
+            names = zip(backdrop, wanted.backdrop.unbind(1), strict=True)
+            loss = loss + self.recipe.background * torch.stack([F.cross_entropy(*pair) for pair in names]).sum()
+            right = torch.stack([logits.argmax(1) for logits in backdrop], 1) == wanted.backdrop
+            figures["background"] = figure(right.all(1).float().mean())
+        figures["loss"] = finite(loss, "loss", step)
         loss.backward()
         self.learner.update(step)
-        figures["object"] = figure((emoji.argmax(1) == told)[things].float().mean())
-        right = torch.stack([logits.argmax(1) for logits in backdrop], 1) == wanted.backdrop
-        figures["background"] = figure(right.all(1).float().mean())
         self.shown = figures
         return figures
+
+    def _view(self, step: int, batch: Batch) -> tuple[list[Scene], NDArray[np.uint8], NDArray[np.int16]]:
+        """The scenes of a step, their pictures and their maps: whole, or crops around objects."""
+        assert batch.maps is not None
+        told = self.recipe
+        if step % told.whole_every == 0 or not told.crops:
+            return batch.scenes[: told.batch], batch.pictures[: told.batch], batch.maps[: told.batch]
+        scenes, rng = batch.scenes[: told.crops], np.random.default_rng((self.seed, step))
+        at = corners(scenes, told.crop, batch.pictures.shape[1], CELL, rng)
+        return scenes, crop(batch.pictures, at, told.crop), crop(batch.maps, at, told.crop)
 
     def _counted(self, step: int, things: Tensor) -> Tensor:
         """Which cells count (n, h, w): about the same number in each picture, whether its things are large or small."""
@@ -186,7 +206,7 @@ def train_judge(
     console = console or Console(stderr=True)
     loop = Loop(task, folder, recipe.steps, recipe.steps, console, save_every, deadline)
     start = loop.resume()
-    with prefetched(SceneStream(seed, maps=True), start * recipe.batch, recipe.batch, workers=workers) as batches:
+    with prefetched(SceneStream(seed, maps=True), start * recipe.drawn, recipe.drawn, workers=workers) as batches:
         loop.run(start, batches)
     save_judge(out, task.judge.spec, task.learner.best(), {"seed": seed, **recipe.model_dump()})
     return load_judge(out)
