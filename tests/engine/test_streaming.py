@@ -1,20 +1,24 @@
 """Weights read as they are used, compared with the same model in memory."""
 
+import warnings
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from small_models import write_original
 
 import maquette
 from maquette.cli import doctor
-from maquette.engine import open
+from maquette.engine import fit, open
 from maquette.engine.build import fill
-from maquette.engine.fit import numbers, parts_to_stream
+from maquette.engine.fit import numbers, parts_to_stream, size
 from maquette.engine.memory import WORKING_MEMORY, Place, or_else
+from maquette.engine.storage import STORAGES
 from maquette.errors import MaquetteError
 from maquette.models.unet import UNet
 from maquette.weights.safetensors_file import write_safetensors
+from maquette.workflows import loop
 
 FAMILIES = ("sd1", "sdxl", "sd3", "flux-dev", "ldm-text", "dit")
 SIZE = {"width": 64, "height": 64, "steps": 2, "seed": 1}
@@ -95,17 +99,17 @@ class Short:
 
 
 @pytest.mark.parametrize("error", ERRORS, ids=["cuda", "cpu", "python"])
-def test_what_runs_out_of_memory_is_tried_once_more(error: BaseException) -> None:
+def test_what_runs_out_of_memory_is_tried_with_less(error: BaseException) -> None:
     tries: list[str] = []
 
     def call() -> int:
         tries.append("call")
-        if "smaller" not in tries:
+        if tries.count("smaller") < 2:
             raise error
         return 7
 
     assert or_else(call, lambda: tries.append("smaller") is None) == 7
-    assert tries == ["call", "smaller", "call"]
+    assert tries == ["call", "smaller", "call", "smaller", "call"]
 
 
 def test_the_first_stage_goes_on_by_tiles_when_memory_runs_out(tmp_path: Path) -> None:
@@ -119,24 +123,61 @@ def test_the_first_stage_goes_on_by_tiles_when_memory_runs_out(tmp_path: Path) -
     assert torch.equal(model.decode(latent), tiled), "and again, without asking"
 
 
-@pytest.mark.parametrize("part", ["network", "encoder"])
-def test_weights_are_streamed_when_memory_runs_out(part: str, tmp_path: Path, monkeypatch) -> None:
-    model = maquette.open(write_original("sd1", tmp_path), device="cpu")
-    whole = pixels(model)
-    network = model.network if part == "network" else model.encoders[0].tower
-    block = network.down[0] if part == "network" else network.layers[0]
-    forward, failed = block.forward, []
+def fail(monkeypatch, block, times: int) -> list[int]:
+    """Let memory run out the first few times that a block runs; the rows of each time are kept."""
+    forward, rows = block.forward, []
 
-    def short(*args):
-        if not failed:
-            failed.append(True)
-            raise ERRORS[0]
-        return forward(*args)
+    def short(x, *args):
+        rows.append(len(x))
+        if len(rows) <= times:
+            raise ERRORS[len(rows) % len(ERRORS)]
+        return forward(x, *args)
 
     monkeypatch.setattr(block, "forward", short)
-    with pytest.warns(UserWarning, match="read as they are used: .*" + ("denoiser" if part == "network" else "text")):
+    return rows
+
+
+def test_a_text_encoder_is_streamed_when_memory_runs_out(tmp_path: Path, monkeypatch) -> None:
+    model = maquette.open(write_original("sd1", tmp_path), device="cpu")
+    whole = pixels(model)
+    block = model.encoders[0].tower.layers[0]
+    fail(monkeypatch, block, 1)
+    with pytest.warns(UserWarning, match="read as they are used: .*text"):
         assert pixels(model) == whole
     assert all(p.is_meta for p in block.parameters())
+
+
+def test_a_denoiser_is_asked_less_at_a_time_and_then_streamed(tmp_path: Path, monkeypatch) -> None:
+    """Level by level: the halves of guidance, the pictures of a batch, the weights."""
+    model = maquette.open(write_original("sd1", tmp_path), device="cpu")
+    monkeypatch.setattr(loop, "ON_CPU", 3)
+
+    def painted() -> list[np.ndarray]:
+        return [np.asarray(image, int) for image in model.txt2img("a red apple", count=3, **SIZE).images]
+
+    whole = painted()
+    levels = ("halves of guidance", "pictures are computed one by one", "read as they are used: denoiser")
+    for times, rows in ((1, [6, 3]), (2, [6, 3, 1]), (3, [6, 3, 1, 1])):
+        with monkeypatch.context() as patch, warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always")
+            asked = fail(patch, model.network.middle[0], times)
+            less = painted()
+        assert asked[: len(rows)] == rows and set(asked[len(rows) :]) == {rows[-1]}
+        assert [level for level, each in zip(levels, said, strict=False) if level in str(each.message)] == [
+            *levels[:times]
+        ]
+        assert len(said) == times
+        assert max(np.abs(a - b).max() for a, b in zip(whole, less, strict=True)) <= 1
+    assert all(p.is_meta for block in model.network.down for p in block.parameters())
+
+
+def test_attention_is_recorded_of_halves(tmp_path: Path, monkeypatch) -> None:
+    model = maquette.open(write_original("sd1", tmp_path), device="cpu")
+    whole = model.txt2img("a red apple", attention=True, **SIZE).attention["apple"]
+    fail(monkeypatch, model.network.down[0], 1)
+    with pytest.warns(UserWarning, match="halves"):
+        halves = model.txt2img("a red apple", attention=True, **SIZE).attention["apple"]
+    assert np.allclose(np.asarray(whole), np.asarray(halves), atol=1e-4)
 
 
 def test_other_errors_and_a_second_shortage_are_told(tmp_path: Path, monkeypatch) -> None:
@@ -144,19 +185,55 @@ def test_other_errors_and_a_second_shortage_are_told(tmp_path: Path, monkeypatch
     for error in (RuntimeError("shapes differ"), ERRORS[0]):
         monkeypatch.setattr(model.network.down[0], "forward", lambda *args, error=error: (_ for _ in ()).throw(error))
         with pytest.raises((RuntimeError, MaquetteError), match=str(error)[:10]):
-            pixels(model)
+            pixels(model, guidance=1.0)
 
 
 def test_says_how_a_model_fits(tmp_path: Path) -> None:
     """Whole, without what runs once for a picture, block by block, or not."""
     write_original("sd3", tmp_path)
-    found = [Place("cpu", "", 2**40, WORKING_MEMORY + free) for free in (10**8, 5_000_000, 4_000_000, 0)]
-    said = [value for name, value in doctor.fitting(str(tmp_path / "sd3.safetensors"), found) if name == "cpu"]
-    float32 = said[::2]
-    assert float32[0].endswith("GiB, fits")
-    assert "all but the denoiser" in float32[1]
-    assert "--stream" in float32[2]
-    assert float32[3].endswith("does not fit")
+    name = str(tmp_path / "sd3.safetensors")
+    said = {}
+    for free in (10**8, 5_000_000, 4_000_000, 0):
+        lines = [value for _, value in doctor.fitting(name, [Place("cpu", "", 2**40, WORKING_MEMORY + free)])]
+        said[free] = next(line for line in lines if line.startswith("in float32"))
+    assert "GiB, fits; --stream" in said[10**8]
+    assert "all but the denoiser" in said[5_000_000]
+    assert said[4_000_000].endswith("done by itself and fits")
+    assert said[0].endswith("does not fit either")
+
+
+def test_sizes_are_those_of_the_tensors(tmp_path: Path) -> None:
+    """What is foretold of each precision and storage is what an opened model takes."""
+    path = write_original("sd3", tmp_path)
+    for dtype, storage in ((torch.float32, None), (torch.bfloat16, None), (torch.bfloat16, "float8")):
+        model = maquette.open(path, device="cpu", dtype=dtype, storage=storage)
+        towers = {each.reading.part: each.tower for each in model.encoders if each}
+        networks = {"denoiser": model.network, "vae": model.first_stage.vae, **towers}
+        for name, part in model.recognition.parts.items():
+            held = sum(each.numel() * each.element_size() for each in networks[name].state_dict().values())
+            assert size(part, dtype, storage and STORAGES[storage]) == held
+
+
+def test_large_text_encoders_are_never_held(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(fit, "LARGE_TEXT", 0)
+    path = write_original("flux-dev", tmp_path)
+    model = maquette.open(path, device="cpu")
+    held, answer = [], model.denoiser
+
+    def denoise(*asked):
+        held.append(text_numbers(model))
+        return answer(*asked)
+
+    monkeypatch.setitem(vars(model), "denoiser", denoise)
+    late = pixels(model)
+    whole = maquette.open(path, device="cpu", stream=False)
+    assert late == pixels(whole)
+    blocks = sum(p.numel() for each in whole.encoders for p in each.tower.layers.parameters())
+    assert set(held) == {text_numbers(whole) - blocks}
+
+
+def text_numbers(model) -> int:
+    return sum(p.numel() for each in model.encoders for p in each.tower.parameters() if not p.is_meta)
 
 
 def test_a_part_that_cannot_be_loaded_is_streamed(tmp_path: Path, monkeypatch) -> None:

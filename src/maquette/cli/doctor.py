@@ -4,14 +4,19 @@ import math
 import os
 import platform
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from maquette import __version__
 from maquette.engine.memory import GIB, WORKING_MEMORY, Place, memory
+
+if TYPE_CHECKING:
+    import torch
+
+    from maquette.engine.parts import Part
 
 BYTES = {"float32": 4, "bfloat16 or float16": 2}  # of a parameter
 
@@ -87,30 +92,41 @@ def models(here: list[Place]) -> Iterator[tuple[str, str]]:
 
 
 def fitting(name: str, here: list[Place]) -> Iterator[tuple[str, str]]:
-    """How a model fits at each place and precision: whole, in part read as it is used, or not."""
-    import torch
-
-    from maquette.engine.fit import numbers, numbers_at_once, parts_to_stream
+    """How a model fits at each place, precision and storage: whole, in part read as it is used, or not."""
+    from maquette.engine.fit import numbers
     from maquette.engine.open import find
     from maquette.engine.recognise import recognise
+    from maquette.engine.storage import STORAGES
 
     found = recognise(find(name))
     sizes = {part: numbers(each) for part, each in found.parts.items()}
     yield "model", f"{found.title}: {sum(sizes.values()) / 1e6:,.1f}M parameters"
     yield "", ", ".join(f"{part} {size / 1e6:,.1f}M" for part, size in sizes.items())
     for place in here:
-        for dtype, called in ((torch.float32, "float32"), (torch.bfloat16, "bfloat16 or float16")):
-            whole = sum(sizes.values()) * dtype.itemsize
-            streamed = numbers_at_once(found.parts) * dtype.itemsize
-            if not parts_to_stream(found.parts, dtype, place.free):
-                how = "fits"
-            elif "denoiser" not in parts_to_stream(found.parts, dtype, place.free):
-                how = "fits, if all but the denoiser is read from the file as it is used; that is done by itself"
-            elif streamed + WORKING_MEMORY <= place.free:
-                how = f"read from the file as it is used (--stream, or by itself) {streamed / GIB:.2f} GiB, and fits"
-            else:
-                how = "does not fit"
-            yield place.device, f"in {called} {whole / GIB:.2f} GiB, {how}"
+        yield place.device, f"{place.free / GIB:.1f} GiB free; {WORKING_MEMORY / GIB:g} GiB of each is to work in"
+        for called in BYTES:
+            yield "", f"in {called}: {how_it_fits(found.parts, called.split()[0], place)}"
+        for storage, kept in STORAGES.items():
+            yield "", f"in bfloat16, --storage {storage}: {how_it_fits(found.parts, 'bfloat16', place, kept)}"
+
+
+def how_it_fits(parts: "Mapping[str, Part]", dtype: str, place: Place, storage: "torch.dtype | None" = None) -> str:
+    """The memory that painting takes, of the whole model and with weights read as they are used, and which fits."""
+    import torch
+
+    from maquette.engine.fit import parts_to_stream, read_late, size, size_streamed
+
+    computed = getattr(torch, dtype)
+    late = read_late(parts, place.device)
+    whole = sum(size(part, computed, storage) for name, part in parts.items() if name not in late) + WORKING_MEMORY
+    least = size_streamed(parts, computed, storage) + WORKING_MEMORY
+    streamed = parts_to_stream(parts, computed, place.free, place.device, storage)
+    if streamed == late:
+        return f"{whole / GIB:.2f} GiB, fits; --stream {least / GIB:.2f}"
+    if "denoiser" not in streamed:
+        return f"{whole / GIB:.2f} GiB, fits with all but the denoiser read as it is used, which is done by itself"
+    fits = "which is done by itself and fits" if least <= place.free else "and does not fit either"
+    return f"{whole / GIB:.2f} GiB does not fit; --stream {least / GIB:.2f}, {fits}"
 
 
 def what_fits(parameters: int, place: Place) -> str:

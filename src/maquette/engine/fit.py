@@ -6,11 +6,12 @@ from typing import Any
 
 import torch
 
-from maquette.engine.build import parameters
+from maquette.engine.build import precision
 from maquette.engine.kinds import TEXTS
 from maquette.engine.memory import WORKING_MEMORY
 from maquette.engine.parts import Part
 from maquette.engine.recognise import Recognition
+from maquette.engine.storage import ROLES, store
 from maquette.engine.streaming import blocks_of
 from maquette.errors import MaquetteError
 from maquette.models.dit import DiTSpec
@@ -18,6 +19,8 @@ from maquette.models.flux import FluxSpec
 from maquette.models.mmdit import MMDiTSpec
 from maquette.models.unet import UNetSpec
 from maquette.nn.pyramid import PyramidSpec
+
+LARGE_TEXT = 50_000_000  # numbers
 
 
 def check_fit(found: Recognition) -> None:
@@ -51,25 +54,58 @@ def _widths(spec: Any, clip: list[Any], t5: list[Any]) -> Iterator[tuple[str, in
         yield "vector widths", spec.vector, clip[0].width if isinstance(spec, FluxSpec) else pooled
 
 
-def parts_to_stream(parts: Mapping[str, Part], dtype: torch.dtype, free: int) -> frozenset[str]:
+def parts_to_stream(
+    parts: Mapping[str, Part], dtype: torch.dtype, free: int, device: str = "cpu", storage: torch.dtype | None = None
+) -> frozenset[str]:
     """The parts whose blocks are to be read whenever they run, because not all fit into `free` bytes.
 
     First all but the denoiser: they run once for a picture, and take no memory while it is painted.
     """
     room = free - WORKING_MEMORY
-    sizes = {name: numbers(part) * dtype.itemsize for name, part in parts.items()}
+    late = read_late(parts, device)
+    sizes = {name: size(part, dtype, storage) for name, part in parts.items() if name not in late}
     if sum(sizes.values()) <= room:
-        return frozenset()
+        return late
     return frozenset(parts) - ({"denoiser"} if sizes.get("denoiser", math.inf) <= room else set())
+
+
+def read_late(parts: Mapping[str, Part], device: str) -> frozenset[str]:
+    """The large text encoders, where they compute in the memory that their file is mapped into.
+
+    They are read as they are used whether memory is short or not: that costs next to nothing there, and they take no
+    memory while a picture is painted, T5 as much as a denoiser.
+    """
+    texts = (name for name, part in parts.items() if part.kind.role in TEXTS and device == "cpu")
+    return frozenset(name for name in texts if numbers(parts[name]) > LARGE_TEXT)
+
+
+def size(part: Part, dtype: torch.dtype, storage: torch.dtype | None = None) -> int:
+    """The bytes that a network's weights take, all of them in memory."""
+    if storage is None or part.kind.role not in ROLES:
+        return numbers(part) * dtype.itemsize
+    return taken(stored(part, storage), dtype)
+
+
+def size_streamed(parts: Mapping[str, Part], dtype: torch.dtype, storage: torch.dtype | None = None) -> int:
+    """The bytes that are taken at a time if all blocks are read whenever they run."""
+    networks = [stored(part, storage) for part in parts.values()]
+    blocks = [taken(block, dtype) for network in networks for block in blocks_of(network)]
+    return sum(taken(network, dtype) for network in networks) - sum(blocks) + max(blocks, default=0)
+
+
+def stored(part: Part, storage: torch.dtype | None) -> Any:
+    """The network of a part without memory, as it is kept."""
+    network = part.network()
+    if storage is not None and part.kind.role in ROLES:
+        store(network, storage)
+    return network
+
+
+def taken(network: torch.nn.Module, dtype: torch.dtype) -> int:
+    """The bytes that the weights of a network take which computes in `dtype`."""
+    return sum(each.numel() * precision(each, dtype).itemsize for each in network.state_dict().values())
 
 
 def numbers(part: Part) -> int:
     """How many numbers the weights of a network are."""
     return sum(math.prod(part.weights.shape(name)) for name in part.weights)
-
-
-def numbers_at_once(parts: Mapping[str, Part]) -> int:
-    """How many of them are in memory at a time if all blocks are read whenever they run."""
-    networks = [part.network() for part in parts.values()]
-    blocks = [parameters(block) for network in networks for block in blocks_of(network)]
-    return sum(map(parameters, networks)) - sum(blocks) + max(blocks, default=0)

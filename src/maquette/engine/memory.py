@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 
 GIB = 2**30
 WORKING_MEMORY = GIB  # left free for the program itself and for what a picture of common size needs
+SHORT = "memory ran out"
 SIGNS = ("out of memory", "can't allocate memory", "not enough memory")  # in the errors of torch's allocators
 
 T = TypeVar("T")
@@ -55,17 +56,17 @@ def free_memory(device: "torch.device") -> int:
 
 
 def or_else(call: Callable[[], T], smaller: Callable[[], bool]) -> T:
-    """The call's answer; where memory runs out, `smaller` makes it need less and says so, and it is tried once more.
+    """The call's answer; where memory runs out, `smaller` makes it need less and says so, and it is tried again.
 
     Where `smaller` answers False, there is nothing left to try, and the error is raised.
     """
-    try:
-        return call()
-    except (RuntimeError, MemoryError) as error:
-        if not is_out_of_memory(error) or not smaller():
-            raise
-    # Outside of the handler: the error's traceback would keep the tensors that were being computed.
-    return call()
+    while True:
+        try:
+            return call()
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error) or not smaller():
+                raise
+        # Outside of the handler: the error's traceback would keep the tensors that were being computed.
 
 
 def is_out_of_memory(error: BaseException) -> bool:

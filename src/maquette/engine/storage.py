@@ -16,6 +16,7 @@ from maquette.nn.quantised import FLOAT8, INT8, Int8Linear, Quantised, Quantised
 from maquette.weights.view import View, Weights
 
 STORAGES = {"float8": FLOAT8, "int8": INT8}
+ROLES = ("denoiser", "t5")  # of the networks that are kept so; the others are small
 WEIGHT, CODES, SCALE = ".weight", ".codes", ".scale"
 
 
