@@ -29,7 +29,7 @@ class GaussianModel:
         defaults = {"steps": 4, "guidance": 2.0, "sampler": "ddim", "schedule": "trailing", "width": 32, "height": 16}
         self.family = SimpleNamespace(name="gaussian", defaults=Defaults(**defaults), distilled=False, beside=())
         self.first_stage = SimpleNamespace(vae=SimpleNamespace(spec=SimpleNamespace(factor=8)))
-        self.added, self.lora_folder = Added(), None
+        self.added, self.lora_folder, self.opened_with = Added(), None, {}
         self.evaluations = 0
 
     def wear(self, added: object) -> None:

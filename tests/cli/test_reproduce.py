@@ -56,3 +56,23 @@ def test_a_mistake_is_one_line_and_the_exit_status_2(arguments: list[str], messa
     shown = capsys.readouterr()
     assert (shown.out, shown.err.count("\n")) == ("", 1)
     assert message in shown.err
+
+
+def test_the_model_is_opened_as_it_was(folder: Path, model, monkeypatch) -> None:
+    model.opened_with = {"vae": "other.safetensors", "dtype": "bfloat16", "text": ["a", "b"], "averaged": True}
+    assert command.run(["txt2img", "a red apple", "--seed", "7", "--out", "x.png"]) == 0
+    asked: list[dict] = []
+    monkeypatch.setitem(vars(maquette), "open", lambda name, **how: (asked.append({"name": name, **how}), model)[1])
+    assert command.run(["reproduce", "x.png", "--dtype", "float32"]) == 0
+    assert command.run(["reproduce", "x.png", "--model", "mini"]) == 0
+    told = {"vae": "other.safetensors", "text": ["a", "b"], "averaged": True}
+    assert asked == [{"name": "gaussian", **told, "dtype": "float32"}, {"name": "mini"}]
+
+
+def test_a_strangers_picture_cannot_say_anything_else(folder: Path, model, monkeypatch) -> None:
+    model.opened_with = {"vae": 5, "text": [1], "device": "cuda", "lora": ["x"], "averaged": "yes", "stream": True}
+    assert command.run(["txt2img", "a red apple", "--seed", "7", "--out", "x.png"]) == 0
+    asked: list[dict] = []
+    monkeypatch.setitem(vars(maquette), "open", lambda name, **how: (asked.append(how), model)[1])
+    assert command.run(["reproduce", "x.png"]) == 0
+    assert asked == [{}]

@@ -213,6 +213,16 @@ def test_loras_of_the_model_are_told_too(folder: Path, tmp_path: Path) -> None:
         assert np.array_equal(np.asarray(first), np.asarray(again.images[0]))
 
 
+def test_what_a_model_was_opened_with_is_told(folder: Path, tmp_path: Path) -> None:
+    opened = maquette.open(
+        folder / "sd1.safetensors", device="cpu", dtype=torch.bfloat16, text=folder / "sd1.safetensors"
+    )
+    [path] = painted(opened).save(tmp_path / "x.png")
+    settings = read_settings(path)
+    assert settings.fields["model"] == str(folder / "sd1.safetensors")
+    assert settings.opened_with == {"dtype": "bfloat16", "text": [str(folder / "sd1.safetensors")]}
+
+
 def test_loras_of_other_programs_that_are_not_here_are_named(folder: Path) -> None:
     settings = Settings(program="A1111", fields={"prompt": "a"})
     settings.fields["loras"] = [{"file": "one", "scale": 0.5}, {"file": "gone", "scale": 0.7}]

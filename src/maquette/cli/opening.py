@@ -1,6 +1,7 @@
 """The options of every command that opens a model: what `maquette.open` takes, said once."""
 
-from dataclasses import dataclass, fields
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -10,6 +11,13 @@ from maquette.errors import MaquetteError
 
 if TYPE_CHECKING:
     from maquette.engine.model import Model
+
+
+RETOLD: Mapping[str, type] = {
+    **dict.fromkeys(("family", "prediction", "vae", "variant", "dtype", "storage"), str),
+    **{"averaged": bool, "text": list, "tokenizer": list},
+}
+"""What pictures tell of how their model was opened."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +47,11 @@ class Opening:
     dtype: Annotated[str | None, typer.Option(help="float32, bfloat16 or float16. [default: the device's]")] = None
     storage: Annotated[str | None, typer.Option(help="Keep large matrices in 8 bits: float8 or int8.")] = None
     stream: Annotated[bool, typer.Option("--stream", help="Read weights as they are used: little memory.")] = False
+
+    def like(self, told: Mapping[str, Any]) -> "Opening":
+        """These options; where one is left out, as a picture tells it."""
+        kept = {name: told[name] for name, kind in RETOLD.items() if isinstance(told.get(name), kind)}
+        return replace(self, **{name: value for name, value in kept.items() if not getattr(self, name)})
 
     def arguments(self) -> dict[str, Any]:
         """What was asked for, as `maquette.open` takes it.

@@ -36,7 +36,7 @@ def reproduce(
         if out is not None:
             check_out(out)
         bar.say(f"opening {request.model}")
-        opened = open_from_options(request.model, opening)
+        opened = open_from_options(request.model, opening.like(settings.opened_with) if model is None else opening)
         resolved = resolve(request, opened)
         bar.begin(count_steps(resolved), len(batches(opened, resolved)))
         result = run(paint(opened, resolved), bar.count)

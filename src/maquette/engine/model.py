@@ -87,7 +87,8 @@ class Model:
 
     `recognition` says what it is and why; `loras` which keys of its LoRAs were used; `companions` are refiners and
     control networks that were opened to work with this one, by name. `added` are the LoRAs and learned words that it
-    was given; `lora_folder` is where requests find LoRAs by their names; `opened_as` is what it is opened by again.
+    was given; `lora_folder` is where requests find LoRAs by their names; `opened_as` and `opened_with` are
+    what `maquette.open` was asked for, without what changes no picture.
     """
 
     def __init__(
@@ -104,6 +105,7 @@ class Model:
         self.recognition = recognition
         self.name, self.family = name, recognition.family
         self.opened_as = name
+        self.opened_with: dict[str, str | bool | list[str]] = {}
         self.process, self.prediction = self.family.process, self.family.prediction
         self.encoders, self.network, self.first_stage = tuple(encoders), network, first_stage
         self._origins, self._change = origins, Change(None, ())

@@ -81,22 +81,41 @@ def open(
     wishes = Wishes(
         family, prediction, variant, averaged, None if vae is None else _there(vae), tuple(map(_there, _paths(text)))
     )
+    found, its = _recognised(path, wishes)
+    precision, kept = _precision(dtype, place, its), _storage(storage)
+    loading = _Loading(found, place, precision, _streamed(found, stream, precision, kept, place), kept)
+    model = _assemble(loading, its, list(map(_there, _paths(tokenizer))))
+    model.first_stage.tile_from = _tile_from(tile_vae, "vae" in loading.streamed)
+    if embeddings:
+        model.set_embeddings(embeddings)
+    model.set_loras(loras)
+    model.opened_as, model.lora_folder = str(name), _folder(lora_folder)
+    texts = {"text": _paths(text), "tokenizer": _paths(tokenizer)}
+    asked = {"family": family, "prediction": prediction, "vae": vae, "variant": variant, "storage": storage}
+    model.opened_with = _told(**asked, **texts, averaged=averaged, dtype=dtype)
+    return model
+
+
+def _told(**asked: Any) -> dict[str, str | bool | list[str]]:
+    """What was asked for, as settings tell it."""
+
+    def tell(value: Any) -> str | bool | list[str]:
+        if isinstance(value, bool):
+            return value
+        return list(map(str, value)) if isinstance(value, list | tuple) else str(value).removeprefix("torch.")
+
+    return {option: tell(value) for option, value in asked.items() if value}
+
+
+def _recognised(path: Path, wishes: Wishes) -> tuple[Recognition, Family]:
+    """What a file or folder is, if it is a model that can paint here."""
     found = recognise(path, wishes)
     if found.family is None:
         raise MaquetteError(f"{path}: holds no denoiser, only: {found.title}; give it beside a model, as vae= or text=")
     _check_complete(found, found.family)
     _say_what_is_assumed(found)
     check_fit(found)
-    precision = _precision(dtype, place, found.family)
-    kept = _storage(storage)
-    loading = _Loading(found, place, precision, _streamed(found, stream, precision, kept, place), kept)
-    model = _assemble(loading, found.family, list(map(_there, _paths(tokenizer))))
-    model.first_stage.tile_from = _tile_from(tile_vae, "vae" in loading.streamed)
-    if embeddings:
-        model.set_embeddings(embeddings)
-    model.set_loras(loras)
-    model.opened_as, model.lora_folder = str(name), _folder(lora_folder)
-    return model
+    return found, found.family
 
 
 def companion(model: Model, name: str) -> Model:
@@ -194,7 +213,7 @@ def _say_what_is_assumed(found: Recognition) -> None:
     for each in found.evidence:
         if each.assumed:
             message = f"{found.path}: nothing tells its {each.what}; {each.value} is assumed: give it if it is another"
-            warnings.warn(message, stacklevel=3)
+            warnings.warn(message, stacklevel=4)
 
 
 def _streamed(

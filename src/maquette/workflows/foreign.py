@@ -30,6 +30,7 @@ class Settings:
 
     `fields` are those of a `Request`. `noise` is the name of an emulation (`maquette.diffusion.emulation`) and
     `noise_delta` its ENSD. `hashes` are what the program wrote down: of the "model", of the final "latent", ...
+    `opened_with` is what `maquette.open` was told beside the model's name.
     """
 
     program: str
@@ -37,6 +38,7 @@ class Settings:
     fields: dict[str, Any] = field(default_factory=dict)
     untranslated: list[Untranslated] = field(default_factory=list)
     hashes: dict[str, str] = field(default_factory=dict)
+    opened_with: dict[str, Any] = field(default_factory=dict)
     noise: str = "cpu"
     noise_delta: int = 0
 

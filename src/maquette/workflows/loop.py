@@ -9,6 +9,7 @@ from contextlib import closing
 from dataclasses import dataclass, field, replace
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import torch
 from PIL import Image
@@ -46,6 +47,8 @@ class Result:
     latent_hashes: list[str]
     hashes: Mapping[str, str] = field(default_factory=dict)
     """Of what was added to the model: "lora NAME", "embedding WORD"."""
+    opened_with: Mapping[str, Any] = field(default_factory=dict)
+    """What the model was opened with (`Model.opened_with`)."""
     attention: AttentionMaps | None = None
     """Where the model looked for each word, if the request asked for it: `attention["apple"]` is a heat map."""
 
@@ -85,6 +88,7 @@ class Result:
             model_hash=self.model_hash,
             latent_hash=self.latent_hashes[k],
             hashes=self.hashes,
+            opened_with=self.opened_with,
         )
 
 

@@ -76,5 +76,6 @@ def _paint(model: Model, resolved: Resolved) -> Workflow:
         model_hash=model.hash,
         latent_hashes=hashes,
         hashes=hashes_of(resolved),
+        opened_with=model.opened_with,
         attention=maps,
     )

@@ -12,6 +12,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import torch
 from PIL import Image, PngImagePlugin
@@ -33,13 +34,14 @@ CARRIERS = ("PNG", "JPEG", "WEBP", "AVIF")  # the formats that settings are read
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Origin:
     """What made a picture: its request (for this picture alone), the hashes of the model, of its latent and of what was
-    added to the model ("lora NAME", "embedding WORD").
+    added to the model ("lora NAME", "embedding WORD"), and what the model was opened with (`Model.opened_with`).
     """
 
     request: Resolved
     model_hash: str
     latent_hash: str
     hashes: Mapping[str, str] = field(default_factory=dict)
+    opened_with: Mapping[str, Any] = field(default_factory=dict)
 
 
 def hash_latent(latent: Tensor) -> str:
@@ -56,6 +58,7 @@ def encode_png(image: Image.Image, origin: Origin) -> bytes:
         "model_hash": origin.model_hash,
         "latent_hash": origin.latent_hash,
         "hashes": dict(origin.hashes),
+        "opened_with": dict(origin.opened_with),
     }
     texts = PngImagePlugin.PngInfo()
     texts.add_text("parameters", write_infotext(origin.request, origin.model_hash, origin.hashes))
@@ -110,7 +113,7 @@ def _read_ours(text: str) -> Settings:
         fields = dict(told["request"])
     except (ValueError, KeyError, TypeError, RecursionError):
         raise MaquetteError("the text 'maquette' is not what Maquette writes; the picture was changed") from None
-    added = told.get("hashes")
+    added, opened_with = told.get("hashes"), told.get("opened_with")
     hashes = {name: told.get(f"{name}_hash") for name in ("model", "latent")}
     hashes |= added if isinstance(added, dict) else {}
     return Settings(
@@ -118,7 +121,17 @@ def _read_ours(text: str) -> Settings:
         version=f"{told.get('version')} with torch {told.get('torch')}",
         fields=fields,
         hashes={name: digest for name, digest in hashes.items() if isinstance(digest, str)},
+        opened_with=_plain(opened_with),
     )
+
+
+def _plain(told: object) -> dict[str, str | bool | list[str]]:
+    """What may be said of how a model was opened: words, yes or no, lists of words."""
+    given = told if isinstance(told, dict) else {}
+    lists = {
+        name: each for name, each in given.items() if isinstance(each, list) and all(isinstance(x, str) for x in each)
+    }
+    return {name: each for name, each in given.items() if isinstance(each, str | bool)} | lists
 
 
 READERS: dict[str, Callable[[str], Settings]] = {
