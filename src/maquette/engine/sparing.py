@@ -20,13 +20,20 @@ def sparing(denoise: Denoiser, pictures: int, stream: Callable[[], bool], *, apa
     Rows are sums in another order then: pictures agree to the last bits, not in them.
     """
     at_once: list[int] = []  # rows; empty: all
+    divided: dict[tuple[int, int], tuple[Conditioning, list[Conditioning]]] = {}  # caches know what is told again
+
+    def divide(told: Conditioning, rows: int, count: int) -> list[Conditioning]:
+        key = id(told), rows
+        if key not in divided:
+            divided[key] = told, [told[first : first + rows] for first in range(0, count, rows)]
+        return divided[key][1]
 
     def spare(x: Tensor, level: Level, told: Conditioning) -> Tensor:
         def answer() -> Tensor:
             if not at_once or len(x) <= at_once[-1]:
                 return denoise(x, level, told)
-            parts = [slice(first, first + at_once[-1]) for first in range(0, len(x), at_once[-1])]
-            return torch.cat([denoise(x[rows], level, told[rows]) for rows in parts])
+            parts = zip(x.split(at_once[-1]), divide(told, at_once[-1], len(x)), strict=True)
+            return torch.cat([denoise(rows, level, each) for rows, each in parts])
 
         def smaller() -> bool:
             rows = min([len(x), *at_once])
