@@ -10,7 +10,7 @@ import maquette
 from maquette.cli import main as command
 from maquette.cli.painting import Painting
 from maquette.errors import MaquetteError
-from maquette.workflows import loop
+from maquette.workflows.picture import read_request
 from maquette.workflows.request import Request
 
 
@@ -84,29 +84,23 @@ def test_a_form_that_is_not_met_is_named(options: dict, message: str) -> None:
 def test_the_command_reaches_the_request(tmp_path: Path, monkeypatch, model) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setitem(vars(maquette), "open", lambda name, **how: model)
-    seen: list[Request] = []
-    monkeypatch.setattr(
-        loop, "resolve", lambda request, model: (seen.append(request), request.resolved(model.family.defaults))[1]
-    )
     Image.new("RGB", (32, 32)).save("x.png")
     Image.new("L", (32, 32), 255).save("m.png")
-    assert (
-        command.run(
-            [
-                "inpaint",
-                "x.png",
-                "m.png",
-                "cat",
-                "--mask-blur",
-                "9",
-                "--noise-delta",
-                "3",
-                "--seed",
-                "1",
-                "--out",
-                "y.png",
-            ]
-        )
-        == 0
-    )
-    assert (seen[0].mask_blur, seen[0].noise_delta) == (9, 3)
+    words = ["inpaint", "x.png", "m.png", "cat", "--seed", "1", "--out", "y.png"]
+    assert command.run([*words, "--mask-blur", "9", "--noise-delta", "3"]) == 0
+    request = read_request(Path("y.png"))
+    assert (request.mask_blur, request.noise_delta) == (9, 3)
+
+
+def test_a_grid_over_strengths_begins_with_a_picture(tmp_path: Path, monkeypatch, model, capsys) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(vars(maquette), "open", lambda name, **how: model)
+    Image.new("RGB", (32, 32), "red").save("x.png")
+    words = ["grid", "a cat", "--x", "strength=0.5,1", "--seed", "7", "--out", "grid.png"]
+    assert command.run(words) == 2
+    assert "strength needs an image" in capsys.readouterr().err
+    assert command.run([*words, "--image", "x.png"]) == 0
+    assert command.run(["img2img", "x.png", "a cat", "--strength", "0.5", "--seed", "7", "--out", "y.png"]) == 0
+    with Image.open("grid.png") as sheet, Image.open("y.png") as alone:
+        left, top = 6, sheet.height - 32 - 6
+        assert sheet.crop((left, top, left + 32, top + 32)).tobytes() == alone.tobytes()

@@ -22,6 +22,9 @@ def grid(
     x: Annotated[str, typer.Option(metavar="SETTING=VALUES", help="Along the columns, such as steps=5,10,20.")],
     y: Values = None,
     z: Values = None,
+    image: Annotated[str | None, typer.Option(metavar="IMAGE", help="The picture to begin with.")] = None,
+    mask: Annotated[str | None, typer.Option(metavar="MASK", help="Where it is repainted: white.")] = None,
+    strength: Annotated[float | None, typer.Option(help="How much of it is new: 0 to 1.")] = None,
     *,
     painting: Painting,
     opening: Opening,
@@ -38,7 +41,10 @@ def grid(
         from maquette.workflows.request import Request
 
         axes = [Axis.read(text) for text in (x, y, z) if text is not None]
-        request = Request.read({**painting.fields(), "prompt": prompt})
+        begun = {"image": image, "mask": mask, "strength": strength}
+        request = Request.read(
+            {**painting.fields(), "prompt": prompt} | {k: v for k, v in begun.items() if v is not None}
+        )
         check_out(painting.out or OUTPUTS / "grid.png")
         bar.say(f"opening {request.model}")
         model = open_from_options(request.model, opening)
