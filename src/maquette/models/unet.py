@@ -20,7 +20,7 @@ from maquette.nn.mlp import GEGLU, MLP
 from maquette.nn.network import Network, zero
 from maquette.nn.norm import GroupNorm
 from maquette.nn.pyramid import SpatialAttention
-from maquette.nn.resnet import Downsample, ResBlock, Upsample
+from maquette.nn.resnet import Downsample, ResBlock, Upsample, silu
 
 RES_EPS, TRANSFORMER_EPS = 1e-5, 1e-6  # two different epsilons, as the published weights were trained
 DDPM_EPS = 1e-6
@@ -300,4 +300,4 @@ class UNet(UNetEncoder):
             x = torch.cat([x, skips.pop()], dim=1)
             size = (skips[-1].shape[2], skips[-1].shape[3]) if skips else None
             x = self.run(stage, x, emb, context, size)
-        return self.conv_out(F.silu(self.norm_out(x)))
+        return self.conv_out(silu(self.norm_out(x)))

@@ -6,14 +6,13 @@ A pyramid of residual blocks: the encoder halves the resolution after each level
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from maquette.nn.attention import SelfAttention
 from maquette.nn.conv import Conv2d
 from maquette.nn.network import Network
 from maquette.nn.norm import GroupNorm
-from maquette.nn.resnet import Downsample, ResBlock, Upsample
+from maquette.nn.resnet import Downsample, ResBlock, Upsample, silu
 
 EPS = 1e-6
 MANY = 1 << 14  # positions, of a picture of a megapixel, that attend at a time
@@ -105,7 +104,7 @@ class Encoder(Network):
 
     def leave(self, x: Tensor) -> Tensor:
         """What comes behind the blocks."""
-        return self.conv_out(F.silu(self.norm_out(x)))
+        return self.conv_out(silu(self.norm_out(x)))
 
 
 class Decoder(Network):
@@ -138,4 +137,4 @@ class Decoder(Network):
 
     def leave(self, x: Tensor) -> Tensor:
         """What comes behind the blocks."""
-        return self.conv_out(F.silu(self.norm_out(x)))
+        return self.conv_out(silu(self.norm_out(x)))
