@@ -1,9 +1,9 @@
 """What takes part in a comparison: each contestant does its work in a process of its own, once for every line it reads.
 
-    python benchmarks/contestants.py step ours bfloat16
+    python benchmarks/contestants.py step ours bfloat16 cpu
 
 It prints `{"ready": ...}`, then for each line what its work took; `Worker` is the other end, and `take_turns` lets
-several work in turn. Weights are random, of the published shapes of SD 1.5, and lie only in memory.
+several work in turn.
 """
 
 import json
@@ -12,150 +12,141 @@ import resource
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-Work = Callable[[], Any]
+import tasks
+from tasks import TASKS, Work
+
 KINDS = {  # what an operator of PyTorch is part of, by what its name holds; the first that fits
-    "convolution": ("convolution", "conv2d"),
-    "attention": ("attention", "softmax"),
+    "convolution": ("convolution", "conv2d", "cudnn"),
+    "attention": ("attention", "softmax", "flash"),
     "linear": ("linear", "addmm", "mm"),
     "norm": ("norm",),
 }
 OTHER = "elementwise, copies"
+ATTENTION = "attention"
 
 
-def filled(network: Any, dtype: Any) -> Any:
-    """A network with random weights, small enough that nothing overflows."""
+def ours(task: str, dtype: Any, device: str) -> Work:
+    return tasks.ours(TASKS[task], dtype, device)
+
+
+def ours_float8(task: str, dtype: Any, device: str) -> Work:
+    """Large matrices kept in float8, widened as they are used."""
+    return tasks.ours(TASKS[task], dtype, device, "float8")
+
+
+def diffusers(task: str, dtype: Any, device: str) -> Work:
+    _, given, call = tasks.diffusers(TASKS[task], dtype, device)
+    return lambda: call(*given)
+
+
+def diffusers_float8(task: str, dtype: Any, device: str) -> Work:
+    """diffusers' own way to keep weights in float8."""
     import torch
 
-    torch.manual_seed(0)
-    shapes = {name: tensor.shape for name, tensor in network.state_dict().items()}
-    drawn = {name: torch.randn(shape, dtype=dtype).mul_(shape[1:].numel() ** -0.5) for name, shape in shapes.items()}
-    network.load_state_dict(drawn, assign=True)
-    return network.eval().requires_grad_(False)
+    network, given, call = tasks.diffusers(TASKS[task], dtype, device)
+    network.enable_layerwise_casting(storage_dtype=torch.float8_e4m3fn, compute_dtype=dtype)
+    return lambda: call(*given)
 
 
-def ours(task: str, dtype: Any) -> Work:
-    import torch
-
-    from maquette.diffusion.conditioning import Conditioning
-    from maquette.diffusion.denoise import denoiser
-    from maquette.diffusion.guidance import Pair, cfg
-    from maquette.diffusion.prediction import EPSILON
-    from maquette.diffusion.process import Level
-    from maquette.engine.build import outline
-    from maquette.models.published import SD1_UNET, SD_VAE
-    from maquette.models.unet import UNet
-    from maquette.models.vae import VAE
-
-    if task == "decode":
-        vae = filled(outline(VAE, SD_VAE), dtype)
-        return lambda: vae.decode(torch.randn(1, 4, 64, 64))
-    network = filled(outline(UNet, SD1_UNET), dtype)
-    wanted, unwanted = (Conditioning(tokens=torch.randn(1, 77, 768)) for _ in range(2))
-    guided = cfg(Pair(denoiser(network, EPSILON, dtype), wanted, unwanted), 5.0)
-    return lambda: guided(torch.randn(1, 4, 64, 64), Level(500.0, 0.6, 0.8))
-
-
-def diffusers(task: str, dtype: Any) -> Work:
-    """As its pipelines call it, without what they do between two steps."""
-    import torch
-    from diffusers import AutoencoderKL, UNet2DConditionModel
-    from diffusers.utils import logging
-
-    from maquette.models import unet_config, vae_config
-    from maquette.models.published import SD1_UNET, SD_VAE
-
-    logging.set_verbosity_error()
-    with torch.device("meta"):
-        if task == "decode":
-            vae = AutoencoderKL.from_config(vae_config.to_config(vae_config.VAEConfig(SD_VAE)))
-        else:
-            unet = UNet2DConditionModel.from_config(unet_config.to_config(SD1_UNET))
-    if task == "decode":
-        filled(vae, dtype)
-        return lambda: vae.decode(torch.randn(1, 4, 64, 64, dtype=dtype)).sample
-    filled(unet, dtype)
-    latent, text = torch.randn(2, 4, 64, 64, dtype=dtype), torch.randn(2, 77, 768, dtype=dtype)
-    return lambda: unet(latent, 500, text).sample
-
-
-def compiled(task: str, dtype: Any) -> Work:
+def compiled(task: str, dtype: Any, device: str) -> Work:
     """diffusers under torch.compile."""
     import torch
 
-    work: Work = torch.compile(diffusers(task, dtype))
+    work: Work = torch.compile(diffusers(task, dtype, device))
     return work
 
 
-def openvino(task: str, dtype: Any) -> Work:
+def openvino(task: str, dtype: Any, device: str) -> Work:
     """diffusers' network converted by OpenVINO, which computes in the type named."""
     import openvino as ov
     import torch
 
-    given = [torch.zeros(2, 4, 64, 64), torch.tensor(500), torch.zeros(2, 77, 768)]
-    given = given if task == "step" else [torch.zeros(1, 4, 64, 64)]
+    _, given, _ = tasks.diffusers(TASKS[task], torch.float32, "meta")
     path = Path(os.environ.get("OPENVINO_MODELS", "build")) / f"openvino-{task}.xml"
     if not path.is_file():
-        with torch.no_grad():
-            traced = torch.jit.trace(_traceable(task), given)
-        ov.save_model(ov.convert_model(traced, example_input=given), path)
+        network, given, call = tasks.diffusers(TASKS[task], torch.float32, device)
+        ov.save_model(ov.convert_model(_traced(network, call, given), example_input=given), path)
+    arrays = [(torch.full(each.shape, 500) if not each.shape else torch.zeros(each.shape)).numpy() for each in given]
     model = ov.Core().read_model(path)
-    model.reshape({number: list(tensor.shape) for number, tensor in enumerate(given)})
+    model.reshape({number: list(array.shape) for number, array in enumerate(arrays)})
     told = {"INFERENCE_PRECISION_HINT": "bf16" if dtype == torch.bfloat16 else "f32", "PERFORMANCE_HINT": "LATENCY"}
     if threads := os.environ.get("OMP_NUM_THREADS"):
         told["INFERENCE_NUM_THREADS"] = threads
-    network = ov.Core().compile_model(model, "CPU", told)
-    arrays = [tensor.numpy() for tensor in given]
-    return lambda: network(arrays)
+    compiled_model = ov.Core().compile_model(model, "CPU", told)
+    return lambda: compiled_model(arrays)
 
 
-def _traceable(task: str) -> Any:
-    """diffusers' network in float32, as positions to a tensor."""
+def _traced(network: Any, call: Any, given: list[Any]) -> Any:
+    """diffusers' network, as positions to a tensor."""
     import torch
 
     class Positional(torch.nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            work: Any = diffusers(task, torch.float32)
-            self.network = next(
-                cell.cell_contents for cell in work.__closure__ if hasattr(cell.cell_contents, "config")
-            )
+            self.network = network
 
         def forward(self, *given: Any) -> Any:
-            call = self.network.decode if task == "decode" else self.network
-            return call(*given, return_dict=False)[0]
+            return call(*given)
 
-    return Positional()
+    with torch.no_grad():
+        return torch.jit.trace(Positional(), given)
 
 
-CONTESTANTS = {"ours": ours, "diffusers": diffusers, "diffusers compiled": compiled, "OpenVINO": openvino}
+CONTESTANTS = {
+    "ours": ours,
+    "ours, float8": ours_float8,
+    "diffusers": diffusers,
+    "diffusers, float8": diffusers_float8,
+    "diffusers compiled": compiled,
+    "OpenVINO": openvino,
+}
 
 
 def profile(work: Work) -> dict[str, float]:
     """Seconds of each kind of operator in one run."""
+    import torch
     from torch.profiler import ProfilerActivity
     from torch.profiler import profile as watch
 
-    with watch(activities=[ProfilerActivity.CPU]) as seen:
+    from maquette.nn import attention
+
+    def recorded(*given: Any) -> Any:
+        with torch.profiler.record_function(ATTENTION):
+            return own(*given)
+
+    own, cuda = attention.attend_by_products, torch.cuda.is_available()
+    attention.attend_by_products = recorded
+    with watch(activities=[ProfilerActivity.CUDA if cuda else ProfilerActivity.CPU]) as seen:
         work()
+    attention.attend_by_products = own
     times: dict[str, float] = dict.fromkeys([*KINDS, OTHER], 0.0)
-    for event in seen.key_averages():
-        kind = next((kind for kind, marks in KINDS.items() if any(mark in event.key for mark in marks)), OTHER)
-        times[kind] += event.self_cpu_time_total / 1e6
+    for event in seen.events():
+        times[kind_of(event)] += (event.self_device_time_total if cuda else event.self_cpu_time_total) / 1e6
     return times
 
 
-def serve(task: str, name: str, dtype: str) -> None:
+def kind_of(event: Any) -> str:
+    """What an event is part of: products within attention are attention's."""
+    parent = event
+    while parent is not None:
+        if parent.name == ATTENTION:
+            return ATTENTION
+        parent = parent.cpu_parent
+    return next((kind for kind, marks in KINDS.items() if any(mark in event.name for mark in marks)), OTHER)
+
+
+def serve(task: str, name: str, dtype: str, device: str = "cpu") -> None:
     """Be a contestant, until nothing more is asked."""
     import torch
 
     if threads := os.environ.get("OMP_NUM_THREADS"):
         torch.set_num_threads(int(threads))
     with torch.no_grad():
-        work = CONTESTANTS[name](task, getattr(torch, dtype))
+        work = CONTESTANTS[name](task, getattr(torch, dtype), device)
         answer: dict[str, Any] = {"ready": True}
         while True:
             print(json.dumps(answer), flush=True)
@@ -164,16 +155,19 @@ def serve(task: str, name: str, dtype: str) -> None:
                 return
             wall, cpu = time.monotonic(), time.process_time()
             answer = {"kinds": profile(work)} if asked == "profile" else {"done": work() is not None}
+            if device != "cpu":
+                torch.cuda.synchronize()
             answer |= {"wall": time.monotonic() - wall, "cpu": time.process_time() - cpu}
-            answer["peak"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+            resident = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+            answer["peak"] = resident if device == "cpu" else torch.cuda.max_memory_allocated()
 
 
 class Worker:
     """The other end of a contestant."""
 
-    def __init__(self, task: str, name: str, dtype: str) -> None:
+    def __init__(self, task: str, name: str, dtype: str, device: str = "cpu") -> None:
         self.title = f"{name}, {dtype}"
-        command = [sys.executable, __file__, task, name, dtype]
+        command = [sys.executable, __file__, task, name, dtype, device]
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         self._read()
 
@@ -195,9 +189,11 @@ class Worker:
         raise SystemExit(f"{self.title}: ended without an answer")
 
 
-def take_turns(task: str, contestants: Sequence[tuple[str, str]], rounds: int) -> dict[str, list[dict[str, Any]]]:
+def take_turns(
+    task: str, contestants: Sequence[tuple[str, str]], rounds: int, device: str = "cpu"
+) -> dict[str, list[dict[str, Any]]]:
     """What every round took each contestant, (name, dtype); a first round, not counted, warms all up."""
-    workers = [Worker(task, *contestant) for contestant in contestants]
+    workers = [Worker(task, *contestant, device) for contestant in contestants]
     found: dict[str, list[dict[str, Any]]] = {worker.title: [] for worker in workers}
     for number in range(rounds + 1):
         for worker in workers:
