@@ -123,6 +123,8 @@ def test_a_lora_of_a_request_is_that_of_the_model_and_does_not_stay(model: Model
     assert painted(opened, loras=()).latent_hashes == plain.latent_hashes  # they take the place of the model's own
     assert painted(opened).latent_hashes == asked.latent_hashes
     assert painted(model, loras=[{"file": "one", "scale": 0.5}]).latent_hashes == asked.latent_hashes
+    told = Request.read({"loras": ["one", ("two", 0.5), [Path("three"), 0.5, 0.25]]}).loras
+    assert told == (Lora(file="one"), Lora(file="two", scale=0.5), Lora(file="three", scale=0.5, text_scale=0.25))
 
 
 def test_requests_that_are_painted_by_turns_keep_to_their_own_loras(model: Model) -> None:

@@ -272,7 +272,7 @@ def _softened(says: Says, adapter: bool) -> Says:
 
 
 def _soft(count: int) -> list[float]:
-    """0.825^12 for the first block, and 0.825 less often for each one after; never more often than there are blocks."""
+    """What each block counts: 0.825^12 the first, 0.825^11 the next, ...; of 13 and more the last counts 1."""
     apart = 12 / max(count - 1, 12)
     return [SOFTER ** (12 - k * apart) for k in range(count)]
 

@@ -241,7 +241,11 @@ class Embedding(Part):
 
 
 def _as_file(given: object) -> object:
-    return {"file": given} if isinstance(given, str) else given
+    """From a file alone, or with a scale or two, as `maquette.open` takes it."""
+    told = (given,) if isinstance(given, str | Path) else given
+    if not isinstance(told, list | tuple) or not told:
+        return given
+    return dict(zip(("file", "scale", "text_scale"), (str(told[0]), *told[1:]), strict=False))
 
 
 def _as_embeddings(given: object) -> object:
