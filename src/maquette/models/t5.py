@@ -77,17 +77,32 @@ class T5Perceptron(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         gate, value = self.up(x).chunk(2, dim=-1)
-        return self.down(gelu_tanh(gate) * value)
+        return self.down((gelu_tanh(wide(gate)) * value).to(x.dtype))
+
+
+def wide(x: Tensor) -> Tensor:
+    """The numbers in float32 at least."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
+class T5Norm(nn.RMSNorm):
+    """Root mean square norm of a float32 stream, into the precision of the weights."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.rms_norm(x, self.normalized_shape, self.weight.to(x.dtype), self.eps).to(self.weight.dtype)
 
 
 class T5Layer(nn.Module):
-    """Pre-norm transformer layer: attention, then gated perceptron."""
+    """Pre-norm transformer layer: attention, then gated perceptron, added to a stream in float32.
+
+    In bfloat16 the sums of 24 layers would lose more than all products do.
+    """
 
     def __init__(self, spec: T5Spec) -> None:
         super().__init__()
-        self.norm1 = nn.RMSNorm(spec.width, eps=EPS)
+        self.norm1 = T5Norm(spec.width, eps=EPS)
         self.attention = T5Attention(spec)
-        self.norm2 = nn.RMSNorm(spec.width, eps=EPS)
+        self.norm2 = T5Norm(spec.width, eps=EPS)
         self.mlp = T5Perceptron(spec.width, spec.hidden)
 
     def forward(self, x: Tensor, bias: Tensor) -> Tensor:
@@ -107,7 +122,7 @@ class T5(Network):
         self.token_embedding = nn.Embedding(spec.vocabulary, spec.width)
         self.position_bias = nn.Embedding(spec.buckets, spec.heads)
         self.layers = nn.ModuleList([T5Layer(spec) for _ in range(spec.layers)])
-        self.final_norm = nn.RMSNorm(spec.width, eps=EPS)
+        self.final_norm = T5Norm(spec.width, eps=EPS)
 
     def bias(self, length: int) -> Tensor:
         """What every layer adds to its scores, (1, heads, length, length), by the distance of the tokens."""
@@ -116,7 +131,7 @@ class T5(Network):
         return self.position_bias(buckets).permute(2, 0, 1)[None]
 
     def forward(self, ids: Tensor) -> Tensor:
-        x = self.token_embedding(ids)
+        x = wide(self.token_embedding(ids))
         bias = self.bias(ids.shape[1])
         for layer in self.layers:
             x = self.run(layer, x, bias)
