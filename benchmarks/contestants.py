@@ -38,6 +38,16 @@ def ours_float8(task: str, dtype: Any, device: str) -> Work:
     return tasks.ours(TASKS[task], dtype, device, "float8")
 
 
+def ours_compiled(task: str, dtype: Any, device: str) -> Work:
+    """Compiled block by block, as `maquette.open(..., compile=True)` does."""
+    from maquette.engine.compiling import compile_blocks
+
+    network = tasks.network(TASKS[task], dtype, device)
+    for part in (network.encoder, network.decoder) if task == "decode" else (network,):
+        compile_blocks(part)
+    return tasks.asking(network, TASKS[task], dtype, device)
+
+
 def diffusers(task: str, dtype: Any, device: str) -> Work:
     _, given, call = tasks.diffusers(TASKS[task], dtype, device)
     return lambda: call(*given)
@@ -98,6 +108,7 @@ def _traced(network: Any, call: Any, given: list[Any]) -> Any:
 
 CONTESTANTS = {
     "ours": ours,
+    "ours compiled": ours_compiled,
     "ours, float8": ours_float8,
     "diffusers": diffusers,
     "diffusers, float8": diffusers_float8,

@@ -107,7 +107,12 @@ def network(task: Task, dtype: Any, device: str, storage: str = "") -> Any:
 
 
 def ours(task: Task, dtype: Any, device: str, storage: str = "", rows: int = 1) -> Work:
-    """As the workflows ask a network for so many pictures: guided where the task is, in float32 outside of it."""
+    """A call of our network for so many pictures."""
+    return asking(network(task, dtype, device, storage), task, dtype, device, rows)
+
+
+def asking(asked: Any, task: Task, dtype: Any, device: str, rows: int = 1) -> Work:
+    """As the workflows ask a network: guided where the task is, in float32 outside of it."""
     import torch
 
     from maquette.diffusion.conditioning import Conditioning
@@ -116,7 +121,6 @@ def ours(task: Task, dtype: Any, device: str, storage: str = "", rows: int = 1) 
     from maquette.diffusion.prediction import EPSILON
     from maquette.diffusion.process import Level
 
-    asked = network(task, dtype, device, storage)
     x = torch.randn(rows, *task.latent, device=device)
     if not task.told:
         return lambda: asked.decode(x)

@@ -47,6 +47,9 @@ class Opening:
     dtype: Annotated[str | None, typer.Option(help="float32, bfloat16 or float16. [default: the device's]")] = None
     storage: Annotated[str | None, typer.Option(help="Keep large matrices in 8 bits: float8 or int8.")] = None
     stream: Annotated[bool, typer.Option("--stream", help="Read weights as they are used: little memory.")] = False
+    compile: Annotated[bool, typer.Option("--compile", help="Compile the denoiser's blocks; nothing won on a CPU.")] = (
+        False
+    )
 
     def like(self, told: Mapping[str, Any]) -> "Opening":
         """These options; where one is left out, as a picture tells it."""

@@ -13,6 +13,7 @@ import torch
 from maquette import collector_paused
 from maquette.engine.adapt import Origin
 from maquette.engine.build import fastest_device, fill
+from maquette.engine.compiling import compile_blocks
 from maquette.engine.fit import check_fit, parts_to_stream
 from maquette.engine.folder import FAMILY_KEY, INDEX, read_json
 from maquette.engine.hub import fetch, is_name
@@ -58,6 +59,7 @@ def open(
     storage: str | None = None,
     stream: bool | None = None,
     tile_vae: bool | None = None,
+    compile: bool = False,
 ) -> Model:
     """Open a model: one of the package by name, a file or a diffusers folder by path, or "org/model" from the hub.
 
@@ -72,6 +74,7 @@ def open(
     `stream` reads each block from the file whenever it runs, so that the model may be larger than the memory; by
     default where memory does not suffice. `tile_vae` computes large pictures by tiles in the first stage, in less
     memory and without seams; by default from 2 megapixels on, or from half a megapixel on where the model is streamed.
+    `compile` lets PyTorch compile the denoiser's blocks at their first step, which wins nothing on a CPU.
 
     Raises:
         MaquetteError: there is no such model, or a file of it is missing, damaged or of another kind.
@@ -89,11 +92,19 @@ def open(
     if embeddings:
         model.set_embeddings(embeddings)
     model.set_loras(loras)
+    if compile:
+        _compile(model, streamed="denoiser" in loading.streamed)
     model.opened_as, model.lora_folder = str(name), _folder(lora_folder)
     texts = {"text": _paths(text), "tokenizer": _paths(tokenizer)}
     asked = {"family": family, "prediction": prediction, "vae": vae, "variant": variant, "storage": storage}
     model.opened_with = _told(**asked, **texts, averaged=averaged, dtype=dtype)
     return model
+
+
+def _compile(model: Model, *, streamed: bool) -> None:
+    if streamed:
+        raise MaquetteError(f"{model.name}: its blocks are read as they run and cannot be compiled; leave out compile")
+    compile_blocks(model.network)
 
 
 def _told(**asked: Any) -> dict[str, str | bool | list[str]]:
