@@ -149,7 +149,7 @@ def approximate(figures: dict[str, Any]) -> str:
             cells.append("" if name == "exact" else f"{statistics.mean(values):.1f}, {min(values):.1f}")
         cells += [f"{each:.1f}" for each in figures["judge"].get(name, {}).values()]
         lines.append(f"| {' | '.join(cells)} |\n")
-    return "".join(lines)
+    return "".join([*lines, f"\n{figures['note']}\n" if figures.get("note") else ""])
 
 
 def grown(figures: dict[str, Any]) -> str:
