@@ -16,7 +16,8 @@ INTRODUCTION = """\
 
 Written by the programs named below, which keep what they measured in `build/benchmarks`. Contestants take turns, each
 in a process of its own, in the same run; a ratio is the median of the rounds' ratios, in brackets are the least and
-the largest. The processor's seconds are summed over its cores; what else runs on the machine disturbs them less.
+the largest. The processor's seconds are summed over its cores; what else runs on the machine disturbs them less. The
+ceiling is what one core reaches in those seconds, times the cores; copies are one core's.
 Weights are random, of the published shapes: time does not depend on them.
 """
 TRIED = """
@@ -45,8 +46,8 @@ OpenVINO runs a step at 8.5 of the processor's seconds, of which 45 % go to conv
 to attention; what is left, all norms and element-wise work, is fused into them; of ours it was 15 %.
 
 What is left lies near the ceiling: convolutions reach 180 to 229 GFLOP/s a core where a product of 2048 x 2048
-reaches 206, linear layers as much, attention about 100. A step of 1.607 TFLOP (all of attention counted) takes 7.8 of the
-processor's seconds at the ceiling; 0.88 of OpenVINO's would be 7.5.
+reaches 206, linear layers as much, attention about 100. A step of 1.607 TFLOP (all of attention counted) takes 7.8
+of the processor's seconds at the ceiling; 0.88 of OpenVINO's would be 7.5.
 
 Not kept:
 
@@ -115,15 +116,15 @@ def compared(figures: dict[str, Any]) -> str:
         f"GB/s.{flop}\n\n| contestant | seconds | ours / this | processor's seconds | ours / this | of the ceiling "
         "| peak memory, GB |\n|---|---|---|---|---|---|---|\n",
     ]
-    first = next(iter(rounds))
+    first, cpu = next(iter(rounds)), not figures.get("device", "cpu").startswith("cuda")
     for name, told in rounds.items():
         cells = []
         for clock in ("wall", "cpu"):
             ours, times = ([each[clock] for each in rounds[who]] for who in (first, name))
             ratios = [a / b for a, b in zip(ours, times, strict=True)]
             cells += [spread(times), "" if name == first else spread(ratios)]
-        best = min(each["wall"] for each in told) * rates[name.rpartition(", ")[2]]
-        cells.append(f"{tflop / best:.0%}" if tflop else "")
+        took = min(each["cpu"] / figures["threads"] if cpu else each["wall"] for each in told)
+        cells.append(f"{tflop / took / rates[name.rpartition(', ')[2]]:.0%}" if tflop else "")
         lines.append(f"| {name} | {' | '.join(cells)} | {max(each['peak'] for each in told) / 1e9:.2f} |\n")
     total = sum(figures["profile"].values())
     kinds = sorted(figures["profile"].items(), key=lambda item: -item[1])

@@ -52,6 +52,7 @@ def compare(task: str, told: argparse.Namespace, contestants: Sequence[tuple[str
         "command": f"python benchmarks/step.py {' '.join(sys.argv[1:])}".split(" --note")[0],
         "machine": machine(told.device),
         "threads": told.threads,
+        "device": told.device,
         "versions": {name: installed(name) for name in ("torch", "diffusers")},
         "ceiling": rates,
         "profile": rounds.pop("profile")[0],
