@@ -81,9 +81,8 @@ def filled(network: Any, dtype: Any, device: str = "cpu") -> Any:
     torch.manual_seed(0)
 
     def drawn(tensor: Any) -> Any:
-        kind = dtype if tensor.is_floating_point() and tensor.dtype != torch.float8_e4m3fn else tensor.dtype
-        small = torch.randn(tensor.shape, dtype=torch.promote_types(kind, torch.float16), device=device)
-        return small.mul_(tensor.shape[1:].numel() ** -0.5).to(kind)
+        kind = tensor.dtype if tensor.itemsize == 1 else dtype  # weights in 8 bits stay so
+        return torch.randn(tensor.shape, dtype=dtype, device=device).mul_(tensor.shape[1:].numel() ** -0.5).to(kind)
 
     network.load_state_dict({name: drawn(each) for name, each in network.state_dict().items()}, assign=True)
     return network.eval().requires_grad_(False)
