@@ -58,15 +58,16 @@ def point(what: str, value: int, device: str) -> dict[str, float]:
 
     with torch.no_grad():
         work = work_of(what, value, device)
+        before = status("RssAnon") if device == "cpu" else torch.cuda.memory_allocated()
         work()
         if device != "cpu":
             torch.cuda.synchronize()
             torch.cuda.reset_peak_memory_stats()
-            before, start = torch.cuda.memory_allocated(), time.monotonic()
+            start = time.monotonic()
             work()
             torch.cuda.synchronize()
             return {"seconds": time.monotonic() - start, "bytes": torch.cuda.max_memory_allocated() - before}
-        before, start = status("RssAnon"), time.process_time()
+        start = time.process_time()
         with Anonymous() as seen:
             work()
         return {"seconds": time.process_time() - start, "bytes": max(seen.most - before, 0)}
