@@ -134,8 +134,7 @@ def exponents(series: dict[str, dict[str, dict[str, float]]]) -> dict[str, tuple
     """Of time and of memory, for each series."""
     return {
         what: tuple(
-            exponent([(float(x), max(each[clock], 1.0)) for x, each in points.items()])
-            for clock in ("seconds", "bytes")
+            exponent([(float(x), each[clock] or 1.0) for x, each in points.items()]) for clock in ("seconds", "bytes")
         )
         for what, points in series.items()
     }
