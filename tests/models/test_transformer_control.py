@@ -148,7 +148,7 @@ def test_what_is_not_supported_is_refused() -> None:
     network = FluxControlNet(FLUX_SPECS["union"])
     hint, told = network.read(noise(1, 16, 6, 10)), Conditioning(noise(2, 5, 48), noise(2, 32), guidance=torch.ones(2))
     for mode in (None, 3):
-        with pytest.raises(MaquetteError, match=f"follows 3 kinds of pictures: got mode {mode}"):
+        with pytest.raises(MaquetteError, match=f"follows 3 kinds of pictures: got kind {mode}"):
             network(noise(2, 16, 6, 10), 0.5, told, hint, mode=mode)
     large = MMDiTControlNet(MMDIT_SPECS["sd3"])
     written = dict(names.MMDIT.write(large.state_dict(), large))
