@@ -123,8 +123,9 @@ class Learner:
         live = [i for i, p in enumerate(parameters) if p.grad is not None]
         gradients = [parameters[i].grad.float() for i in live]  # type: ignore[union-attr]
         norm = self._clip(gradients, step)
-        self._muon(gradients, live, step)
-        self._adamw(gradients, live, step)
+        pairs = list(zip(live, gradients, strict=True))
+        self._muon({i: gradient for i, gradient in pairs if i in self.by_muon}, step)
+        self._adamw({i: gradient for i, gradient in pairs if i not in self.by_muon}, step)
         if self.average is not None and self.spec.ema is not None:
             decay = min(self.spec.ema, (1 + step) / (10 + step))
             torch._foreach_lerp_(self.average, self.masters, 1.0 - decay)
@@ -144,22 +145,19 @@ class Learner:
         torch._foreach_mul_(gradients, min(1.0, self.spec.clip / (number + 1e-12)))
         return number
 
-    def _muon(self, gradients: list[Tensor], live: list[int], step: int) -> None:
-        if self.spec.muon is None:
+    def _muon(self, gradients: dict[int, Tensor], step: int) -> None:
+        if not gradients or self.spec.muon is None:
             return
         rate = self.spec.muon * self.spec.share_at(step, self.steps)
-        gradients = [gradient for gradient, i in zip(gradients, live, strict=True) if i in self.by_muon]
-        masters, momenta = ([group[i] for i in live if i in self.by_muon] for group in (self.masters, self.first))
-        if masters:
-            muon(masters, gradients, momenta, rate, self.spec.weight_decay)
+        masters, momenta = ([group[i] for i in gradients] for group in (self.masters, self.first))
+        muon(masters, list(gradients.values()), momenta, rate, self.spec.weight_decay)
 
-    def _adamw(self, gradients: list[Tensor], live: list[int], step: int) -> None:
+    def _adamw(self, of: dict[int, Tensor], step: int) -> None:
+        if not of:
+            return
         beta1, beta2 = self.spec.betas
         rate = self.spec.rate * self.spec.share_at(step, self.steps)
-        gradients = [gradient for gradient, i in zip(gradients, live, strict=True) if i not in self.by_muon]
-        live = [i for i in live if i not in self.by_muon]
-        if not live:
-            return
+        live, gradients = list(of), list(of.values())
         masters, first, second = ([group[i] for i in live] for group in (self.masters, self.first, self.second))
         decayed = [master for master in masters if master.dim() > 1]  # scales and biases are not
         torch._foreach_lerp_(first, gradients, 1.0 - beta1)
