@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from maquette.nn import attention
-from maquette.nn.attention import attend, attend_by_products, split_heads
+from maquette.nn.attention import attend, attend_by_products, attend_causal, split_heads
 
 
 def tokens(batch: int, heads: int, length: int, width: int, dtype: torch.dtype) -> torch.Tensor:
@@ -34,10 +34,30 @@ def test_rounded_scores_err_no_more_than_rounded_inputs_do() -> None:
     assert (attend(q, k, v) - truth).norm() < 2.5 * of_inputs
 
 
-def test_what_learns_keeps_the_kernel_and_its_gradient() -> None:
-    q, k, v = (tokens(1, 1, 512, 8, torch.bfloat16).requires_grad_() for _ in range(3))
-    attend(q, k, v).sum().backward()
-    assert all(each.grad is not None for each in (q, k, v))
+@pytest.mark.parametrize("causal", [False, True])
+def test_what_learns_gets_the_kernels_values_and_gradients(causal: bool) -> None:
+    torch.manual_seed(0)
+    exact = [tokens(2, 3, 20, 16, torch.float32).bfloat16().float().requires_grad_() for _ in range(3)]
+    rounded = [each.detach().bfloat16().requires_grad_() for each in exact]
+    weights = tokens(2, 3, 20, 16, torch.float32)
+    expected = F.scaled_dot_product_attention(*exact, is_causal=causal)
+    found = (attend_causal if causal else attend)(*rounded)
+    (expected * weights).sum().backward()
+    (found * weights).sum().backward()
+    for one, other in zip(
+        [expected.detach(), *(e.grad for e in exact)], [found.detach(), *(r.grad for r in rounded)], strict=True
+    ):
+        assert float((one - other).norm() / one.norm()) < 0.01
+
+
+def test_scores_too_many_to_keep_are_left_to_the_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
+    q = tokens(1, 2, 30, 8, torch.bfloat16).requires_grad_()
+    asked: list[int] = []
+    monkeypatch.setattr(attention, "attend_and_learn", lambda q, k, v: asked.append(q.shape[2]) or q)
+    for most in (2 * 30 * 30, 2 * 30 * 30 - 1):
+        monkeypatch.setattr(attention, "KEPT", most)
+        attend(q, q, q)
+    assert asked == [30]
 
 
 @torch.no_grad()

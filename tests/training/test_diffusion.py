@@ -55,6 +55,32 @@ def test_the_loss_is_the_objectives(run: Run, told: dict[str, Any]) -> None:
     assert learning.update(3, drawn)["loss"] == pytest.approx(float(expected), rel=1e-5)
 
 
+def test_the_text_tower_learns_only_if_asked(run: Run) -> None:
+    told = {"optimiser": OptimiserSpec(rate=3e-3, warmup=1, ema=0.9)}
+    for text in (None, OptimiserSpec(rate=3e-3, warmup=1, ema=0.9)):
+        learning = task(run, text=text, drop=0.0, **told)
+        before = {name: weight.clone() for name, weight in learning.text.state_dict().items()}
+        for step in range(3):  # the U-Net's last layers begin at zero: nothing comes through them at first
+            figures = learning.update(step, batch())
+        still = {name for name, weight in learning.text.state_dict().items() if torch.equal(before[name], weight)}
+        assert still == (before.keys() if text is None else {"projection.weight"})
+        assert ("words" in figures) == (text is not None)
+
+
+def test_a_learned_text_tower_is_saved_shown_and_taken_back(run: Run) -> None:
+    first, second = (task(run, text=OptimiserSpec(rate=3e-3, warmup=1, ema=0.9), drop=0.0) for _ in range(2))
+    first.update(0, batch())
+    second.load({name: tensor.clone() for name, tensor in first.state().items()})
+    with torch.no_grad():
+        now, averaged = [learning.condition(["a cat"]).tokens for learning in (first, second)], []
+        for learning in (first, second):
+            with learning.averaged():
+                averaged.append(learning.condition(["a cat"]).tokens)
+    assert (
+        torch.equal(now[0], now[1]) and torch.equal(averaged[0], averaged[1]) and not torch.equal(now[0], averaged[0])
+    )
+
+
 def test_times_cover_the_whole_way(run: Run) -> None:
     objective: Objective = task(run).objective
     t = objective.draw_times(64, generator(0, 0, TIME)).sort().values

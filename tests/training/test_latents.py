@@ -15,7 +15,7 @@ from torch import Tensor
 from maquette.errors import MaquetteError
 from maquette.training import latents
 from maquette.training.autoencoder import to_signed
-from maquette.training.latents import LatentBatch, LatentPool
+from maquette.training.latents import Epochs, LatentBatch, LatentPool, Turns, chosen
 from maquette.training.stream import Batch, SceneStream
 
 SHAPE, SIZE, TOGETHER = (3, 4, 4), 22, 4
@@ -113,7 +113,7 @@ def test_a_disk_without_room_is_told_at_once(tmp_path: Path) -> None:
 def learned(made: LatentPool, start: int, seed: int) -> Iterator[LatentBatch]:
     """What the updates from `start` on are given, five latents each."""
     epochs = made.epochs(seed)
-    return made.batches(epochs.batch(5 * step, 5) for step in itertools.count(start))
+    return chosen((epochs.batch(5 * step, 5) for step in itertools.count(start)), made)
 
 
 def epoch(made: LatentPool, number: int, seed: int = 0) -> tuple[Tensor, list[str]]:
@@ -155,3 +155,20 @@ def test_captions_are_of_the_scene_whose_latent_is_shown(tmp_path: Path) -> None
         for latent, text in zip(shown, captions, strict=True):
             row = next(k for k, each in enumerate(rows(made)) if torch.equal(each, latent))
             assert made.epochs(0).caption(row, number) == text
+
+
+def test_close_ups_and_whole_scenes_take_turns_and_lose_nothing() -> None:
+    whole, close = Epochs(STREAM, 12, 0), Epochs(SceneStream(3, close=True), 15, 0)
+    turns = Turns(whole, 4, close, 5, whole_every=3, whole_from=7)
+    found = [turns.batch(step) for step in range(10)]
+    assert [choice.close for choice in found] == [False, True, True] * 2 + [False] * 4
+    for part, source, count in ((False, whole, 4), (True, close, 5)):
+        mine = [choice for choice in found if choice.close is part]
+        assert [(rows, said) for rows, said, _ in mine] == [
+            source.batch(k * count, count)[:2] for k in range(len(mine))
+        ]
+
+
+def test_without_close_ups_every_update_sees_whole_scenes() -> None:
+    whole = Epochs(STREAM, 12, 0)
+    assert [Turns(whole, 4).batch(step) for step in range(5)] == [whole.batch(4 * step, 4) for step in range(5)]

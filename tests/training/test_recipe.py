@@ -22,7 +22,8 @@ from maquette.weights.safetensors_file import SafetensorsFile
 
 
 def test_all_stages_leave_what_the_next_one_needs(trained: Path) -> None:
-    assert sorted(path.name for path in trained.iterdir()) == sorted([*STAGES, ".lock", "latents", "recipe.toml"])
+    others = [".lock", "latents", "close-ups", "recipe.toml"]
+    assert sorted(path.name for path in trained.iterdir()) == sorted([*STAGES, *others])
     for stage, steps in STEPS.items():
         found, complaints = newest(trained / stage / "checkpoints")
         assert found is not None and found.step == steps and complaints == []

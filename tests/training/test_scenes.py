@@ -8,7 +8,7 @@ import pytest
 
 from maquette.errors import MaquetteError
 from maquette.training import drawing, emoji, scenes, words
-from maquette.training.scenes import Background, Scene, Thing, sample_scene
+from maquette.training.scenes import CLOSE, Background, Scene, Thing, is_held_out, sample_close_up, sample_scene
 
 pytestmark = pytest.mark.usefixtures("drawable")
 
@@ -17,6 +17,16 @@ pytestmark = pytest.mark.usefixtures("drawable")
 def many() -> list[Scene]:
     rng = np.random.default_rng(0)
     return [sample_scene(rng) for _ in range(4000)]
+
+
+def test_a_close_up_is_one_whole_thing_that_keeps_to_its_split() -> None:
+    rng = np.random.default_rng(1)
+    for split in ("train", "held-out"):
+        for close in [sample_close_up(rng, split) for _ in range(60)]:
+            (thing,) = close.things
+            assert min(thing.x, thing.y) >= 0 and max(thing.x, thing.y) + thing.size <= CLOSE and thing.place is None
+            assert is_held_out(close) == (split == "held-out")
+            assert drawing.draw(close).shape == (CLOSE, CLOSE, 3) and drawing.semantic_map(close).any()
 
 
 def index(character: str) -> int:

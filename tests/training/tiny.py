@@ -8,12 +8,13 @@ import torch
 from rich.console import Console
 from torch import nn
 
+from maquette.models.clip import CLIPText
 from maquette.models.unet import UNet
 from maquette.models.vae import VAE
 from maquette.text.tokenizer import CLIPTokenizer
 from maquette.training.clip import CLIP
 from maquette.training.recipe import Recipe
-from maquette.training.run import WEIGHTS, Run
+from maquette.training.run import TEXT, WEIGHTS, Run
 from maquette.weights.safetensors_file import write_safetensors
 
 RECIPE = """
@@ -75,7 +76,12 @@ refine_from = 4
 steps = {diffusion}
 batch = 4
 pool = 70
+close_ups = 3
+close_pool = 68
+whole_every = 2
+whole_from = 4
 optimiser = {{ warmup = 2, ema = 0.9 }}
+text = {{ warmup = 2, ema = 0.9 }}
 """
 STEPS: Mapping[str, int] = {"clip": 4, "autoencoder": 7, "diffusion": 5}
 
@@ -115,6 +121,9 @@ def random_run(folder: Path) -> Run:
             metadata = {"scale": str(SCALE)} if stage == "diffusion" else {}
             (folder / stage).mkdir()
             write_safetensors(folder / stage / WEIGHTS, network.state_dict(), metadata)
+        text = CLIPText(run.text_spec)
+        randomise(text)
+        write_safetensors(folder / "diffusion" / TEXT, text.state_dict(), {})
     return run
 
 

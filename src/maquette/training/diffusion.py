@@ -1,10 +1,12 @@
 """Stage two: the latent model, a U-Net with cross-attention to CLIP's states (Rombach et al. 2022, section 3.3).
 
 Captions are dropped with a small probability, so that one network learns both halves of classifier-free guidance
-(Ho & Salimans 2022); a moving average of the weights is what paints.
+(Ho & Salimans 2022); a moving average of the weights is what paints. The text tower may learn on with the U-Net, as in
+section 3.3 of the paper (equation 3), and most updates may see close-ups, which cost a quarter of a whole scene.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Literal, Self
 
@@ -62,7 +64,12 @@ class DiffusionRecipe(BaseModel):
     steps: int = Field(gt=0)
     batch: int = Field(64, gt=0)
     pool: int = Field(65536, gt=0, description="Scenes whose latents are cached.")
+    close_ups: int = Field(0, ge=0, description="So many close-ups instead of whole scenes, on other steps.")
+    close_pool: int = Field(131072, gt=0, description="Close-ups whose latents are cached.")
+    whole_every: int = Field(3, gt=0, description="With close-ups, the steps from one with whole scenes to the next.")
+    whole_from: int | None = Field(None, ge=0, description="The step from which only whole scenes are seen.")
     optimiser: OptimiserSpec = OptimiserSpec(rate=1e-3, ema=0.9995, weight_decay=0.01)
+    text: OptimiserSpec | None = Field(None, description="How the text tower learns on, if it does.")
     prediction: Literal["epsilon", "sample", "v"] = "v"
     zero_terminal_snr: bool = True
     snr_cap: float | None = Field(
@@ -75,6 +82,8 @@ class DiffusionRecipe(BaseModel):
     def _can_be_trained(self) -> Self:
         if self.pool < self.batch:
             raise ValueError(f"the pool of {self.pool} scenes does not fill a batch of {self.batch}")
+        if self.close_pool < self.close_ups:
+            raise ValueError(f"the pool of {self.close_pool} close-ups does not fill a batch of {self.close_ups}")
         if self.prediction == "epsilon" and self.zero_terminal_snr:
             raise ValueError("pure noise is its own epsilon: predict v, or set zero_terminal_snr = false")
         return self
@@ -107,7 +116,8 @@ def regress(
 
 
 class DiffusionTask:
-    """See the module. `text` and `vae` are finished and stay as they are; `scale` brings latents to unit variance."""
+    """See the module. `vae` is finished and stays as it is, and so does `text` unless the recipe lets it learn; `scale`
+    brings latents to unit variance."""
 
     name = "diffusion"
 
@@ -129,6 +139,9 @@ class DiffusionTask:
         self.text, self.tokenizer, self.vae, self.scale = text, tokenizer, vae, scale
         self.unet = UNet(spec)
         self.learner = Learner(self.unet, recipe.optimiser, recipe.steps, precision, device)
+        self.reader: Learner | None = None
+        if recipe.text is not None:
+            self.reader = Learner(text.requires_grad_(), recipe.text, recipe.steps, precision, device)
         self.network = torch.compile(self.unet) if recipe.compile and device.type == "cuda" else self.unet
         self.process = process_of(recipe)
         self.prediction = PREDICTIONS[recipe.prediction]
@@ -140,23 +153,33 @@ class DiffusionTask:
         told = self.condition(dropped(batch.captions, self.recipe.drop, self.seed, step))
         loss, figures = regress(self.network, self.objective, x0, told, self.seed, step)
         loss.backward()
-        return {**figures, "norm": self.learner.update(step)}
+        words = {} if self.reader is None else {"words": self.reader.update(step)}
+        return {**figures, **words, "norm": self.learner.update(step)}
 
-    @torch.no_grad()
     def condition(self, captions: list[str]) -> Conditioning:
         """What the network is told: CLIP's last states after the final norm, as in SD 1."""
         ids = torch.tensor(self.tokenizer(captions))
         return Conditioning(tokens=self.text(ids.to(self.device, non_blocking=True)).last)
 
     def state(self) -> dict[str, Tensor]:
-        return self.learner.state("unet")
+        return self.learner.state("unet") | (self.reader.state("text") if self.reader else {})
 
     def load(self, state: dict[str, Tensor]) -> None:
         self.learner.load(state, "unet")
+        if self.reader is not None:
+            self.reader.load(state, "text")
+
+    @contextmanager
+    def averaged(self) -> Iterator[None]:
+        """Inside the block all that learns works with its moving average."""
+        with ExitStack() as stack:
+            for learner in filter(None, (self.learner, self.reader)):
+                stack.enter_context(learner.averaged())
+            yield
 
     def show(self, step: int, folder: Path) -> None:
         """Paint the `SHOWN` captions with the averaged weights: DPM++ 2M, 16 steps, guidance 5."""
-        with self.learner.averaged(), torch.no_grad():
+        with self.averaged(), torch.no_grad():
             told, untold = self.condition(list(SHOWN)), self.condition([""] * len(SHOWN))
             ask = denoiser(self.unet, self.prediction, self.unet.dtype)
             side = EXTENT // self.vae.spec.factor

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
 from maquette.training.emoji import sprite
-from maquette.training.scenes import EXTENT, LARGE, MEDIUM, Background, Scene, Thing
+from maquette.training.scenes import LARGE, MEDIUM, Background, Scene, Thing
 from maquette.training.words import BACKGROUNDS, RECOLOURS
 
 Pixels = NDArray[np.uint8]
@@ -16,8 +16,8 @@ NEON_TUBE, NEON_GLOW = np.array([255, 225, 255]), np.array([255, 40, 200])
 
 
 def draw(scene: Scene) -> Pixels:
-    """The picture, (128, 128, 3) RGB."""
-    canvas = _background(scene.background).copy()
+    """The picture, (extent, extent, 3) RGB."""
+    canvas = _background(scene.background, scene.extent).copy()
     dark = bool(canvas.mean() < 110)
     for thing in scene.things:
         pixels = styled(thing, scene.style, dark)
@@ -29,8 +29,8 @@ def draw(scene: Scene) -> Pixels:
 
 
 def semantic_map(scene: Scene) -> NDArray[np.int16]:
-    """What is where, (128, 128): 0 for background, else emoji index + 1 where the unstyled sprite's alpha > 1/2."""
-    labels = np.zeros((EXTENT, EXTENT), np.int16)
+    """What is where, (extent, extent): 0 for background, else emoji index + 1 where the bare sprite's alpha > 1/2."""
+    labels = np.zeros((scene.extent, scene.extent), np.int16)
     for thing in scene.things:
         box = labels[thing.y : thing.y + thing.size, thing.x : thing.x + thing.size]
         box[sprite(thing.emoji, thing.size)[..., 3] > 127] = thing.emoji + 1
@@ -61,13 +61,13 @@ def styled(thing: Thing, style: str | None, dark: bool = False) -> Pixels:
 
 
 @lru_cache(maxsize=512)
-def _background(background: Background) -> Pixels:
+def _background(background: Background, extent: int) -> Pixels:
     start = np.array(BACKGROUNDS[background.colour][0], np.float64)
     end = np.array(BACKGROUNDS[background.to or background.colour][0], np.float64)
-    ramp = np.linspace(0, 1, EXTENT)[:, None]
+    ramp = np.linspace(0, 1, extent)[:, None]
     line = np.rint(start + (end - start) * ramp).astype(np.uint8)
     shaped = line[None, :] if background.horizontal else line[:, None]
-    return np.ascontiguousarray(np.broadcast_to(shaped, (EXTENT, EXTENT, 3)))
+    return np.ascontiguousarray(np.broadcast_to(shaped, (extent, extent, 3)))
 
 
 def _luminance(pixels: Pixels) -> Pixels:

@@ -62,7 +62,7 @@ def export(run: Run, folder: Path) -> Path:
 
 
 def _write(run: Run, folder: Path) -> None:
-    unet, vae, text, scale = run.unet(), run.vae(), run.clip().text, run.scale()
+    unet, vae, text, scale = run.unet(), run.vae(), run.text(), run.scale()
     text.projection, text.spec = None, replace(text.spec, projection=None)  # SD 1 reads the states before it
     side = EXTENT // vae.spec.factor
     _part(folder / "unet", kinds.UNET, unet, unet_config.to_config(unet.spec, sample_size=side))

@@ -28,10 +28,11 @@ Encode = Callable[[Tensor], Tensor]
 
 
 class Choice(NamedTuple):
-    """Which latents an update learns from, and what is said of them."""
+    """Which latents of its pool an update learns from, and what is said of them."""
 
     rows: list[int]
     captions: list[str]
+    close: bool = False
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,29 @@ class Epochs:
         return caption(scene, rng, "zh" if rng.random() < 0.5 else "en")
 
 
-@lru_cache(maxsize=2)
+@dataclass(frozen=True)
+class Turns:
+    """The choices of all updates: `count` whole scenes each or, on all but one update in `whole_every` before
+    `whole_from`, `close_ups` close-ups."""
+
+    whole: Epochs
+    count: int
+    close: Epochs | None = None
+    close_ups: int = 0
+    whole_every: int = 1
+    whole_from: int = 0
+
+    def batch(self, start: int, count: int = 1) -> Choice:
+        """The choice of update `start`; updates are taken one by one."""
+        assert count == 1
+        mixed = min(start, self.whole_from if self.close else 0)
+        wholes = -(-mixed // self.whole_every) + start - mixed  # before this one
+        if self.close is None or start >= self.whole_from or start % self.whole_every == 0:
+            return self.whole.batch(wholes * self.count, self.count)
+        return self.close.batch((start - wholes) * self.close_ups, self.close_ups)._replace(close=True)
+
+
+@lru_cache(maxsize=4)
 def _order(size: int, seed: int, epoch: int) -> Tensor:
     return torch.randperm(size, generator=generator(seed, epoch, ORDER))
 
@@ -77,7 +100,7 @@ class LatentPool:
         Raises:
             MaquetteError: the folder holds another pool, or the disk has no room for this one.
         """
-        self.stream, self.size = stream, size
+        self.folder, self.stream, self.size = folder, stream, size
         folder.mkdir(parents=True, exist_ok=True)
         self._record, path = folder / "latents.json", folder / "latents.f16"
         self._told = {"mark": mark, "size": size, "shape": list(shape), "seed": stream.seed}
@@ -134,10 +157,15 @@ class LatentPool:
         """In which order, and in what words, the latents are learned from."""
         return Epochs(self.stream, self.size, seed)
 
-    def batches(self, choices: Iterator[Choice]) -> Iterator[LatentBatch]:
-        """The latents of choices."""
-        for rows, captions in choices:
-            yield LatentBatch(torch.from_numpy(self._data[rows].astype(np.float32)), captions)
+    def __getitem__(self, rows: list[int]) -> Tensor:
+        """Latents (n, C, h, w) in float32."""
+        return torch.from_numpy(self._data[rows].astype(np.float32))
+
+
+def chosen(choices: Iterator[Choice], whole: LatentPool, close: LatentPool | None = None) -> Iterator[LatentBatch]:
+    """The latents of choices from the pool of whole scenes and that of close-ups."""
+    for rows, captions, near in choices:
+        yield LatentBatch((close if near and close is not None else whole)[rows], captions)
 
 
 def _reserve(path: Path, length: int) -> None:

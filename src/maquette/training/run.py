@@ -28,7 +28,7 @@ from maquette.engine.model import Model
 from maquette.engine.open import open as open_model
 from maquette.engine.text import TextEncoder
 from maquette.errors import MaquetteError
-from maquette.models.clip import CLIPTextSpec
+from maquette.models.clip import CLIPText, CLIPTextSpec
 from maquette.models.unet import UNet
 from maquette.models.vae import VAE
 from maquette.text.tokenizer import CLIPTokenizer
@@ -37,20 +37,22 @@ from maquette.training.autoencoder import AutoencoderTask, Features, to_signed
 from maquette.training.clip import CLIP, CLIPTask
 from maquette.training.diffusion import DiffusionTask
 from maquette.training.judge import train_judge
-from maquette.training.latents import LatentPool
+from maquette.training.latents import LatentPool, Turns, chosen
 from maquette.training.learner import CPU, Learner
 from maquette.training.lock import locked
 from maquette.training.loop import Loop, Task, TimeIsUp
 from maquette.training.recipe import AdapterSettings, JudgeSettings, Recipe, read_recipe
-from maquette.training.scenes import EXTENT
+from maquette.training.scenes import CLOSE, EXTENT
 from maquette.training.stream import SceneStream, Source, prefetched
 from maquette.weights.atomic_file import replacing
 from maquette.weights.safetensors_file import SafetensorsFile, write_safetensors
 
 M = TypeVar("M", bound=nn.Module)
 Item = TypeVar("Item")
+LATENTS, CLOSE_UPS = "latents", "close-ups"  # the folders of cached latents
 STAGES = ("tokenizer", "clip", "autoencoder", "diffusion")
 RECIPE, WEIGHTS = "recipe.toml", "weights.safetensors"  # the files of a run that others read
+TEXT = "text.safetensors"  # of the latent model, if the text tower learned with it
 HALF_WRITTEN = re.compile(r"\.([0-9a-f]{16}|tokenizer)\.tmp")
 TOGETHER, TOGETHER_FAST = 64, 512  # pictures that are encoded at once, on the CPU and on an accelerator
 
@@ -139,18 +141,28 @@ class Run:
     def train_diffusion(self) -> None:
         told = self.recipe
         vae, text = self.vae().to(self.device, self.dtype), self.clip().text.to(self.device, self.dtype)
-        pool = self._fill(vae)
+        pool, close_pool = self._fill(vae), self._fill(vae, close=True) if told.diffusion.close_ups else None
         task = DiffusionTask(
             told.diffusion, told.shapes.unet, told.seed, told.precision,
             text=text, tokenizer=self.words, vae=vae, scale=pool.scale(), device=self.device,
         )  # fmt: skip
         if self.origin:
             task.learner.begin(self.origin.network.state_dict())
+        if self._reader and task.reader:
+            task.reader.begin(self._reader.tower.state_dict())
         loop = self._loop(task, told.diffusion.steps)
-        start, count = loop.resume(), told.diffusion.batch
-        with self._drawn(pool.epochs(told.seed), start * count, count) as choices:
-            loop.run(start, pool.batches(choices))
+        start = loop.resume()
+        with self._drawn(self._turns(pool, close_pool), start, 1) as choices:
+            loop.run(start, chosen(choices, pool, close_pool))
+        if task.reader:
+            write_safetensors(self.folder / "diffusion" / TEXT, task.reader.best(), {})
         self._finish("diffusion", task.learner, {"scale": str(task.scale)})
+
+    def _turns(self, pool: LatentPool, close_pool: LatentPool | None) -> Turns:
+        told, seed = self.recipe.diffusion, self.recipe.seed
+        whole_from = told.steps if told.whole_from is None else told.whole_from
+        close = close_pool.epochs(seed) if close_pool else None
+        return Turns(pool.epochs(seed), told.batch, close, told.close_ups, told.whole_every, whole_from)
 
     def _loop(self, task: Task[Any], steps: int) -> Loop[Any]:
         told = self.recipe
@@ -170,16 +182,18 @@ class Run:
     def _finish(self, stage: str, learner: Learner, metadata: dict[str, str]) -> None:
         write_safetensors(self.folder / stage / WEIGHTS, learner.best(), metadata)
 
-    def _fill(self, vae: VAE) -> LatentPool:
+    def _fill(self, vae: VAE, close: bool = False) -> LatentPool:
         told = self.recipe
-        side = EXTENT // told.shapes.vae.factor
-        stream, shape = SceneStream(told.stream + 1, scenes=False), (told.shapes.vae.channels, side, side)
-        pool = LatentPool(self.folder / "latents", stream, told.diffusion.pool, shape, self._mark())
+        side = (CLOSE if close else EXTENT) // told.shapes.vae.factor
+        size = told.diffusion.close_pool if close else told.diffusion.pool
+        stream = SceneStream(told.stream + 1, scenes=False, close=close)
+        shape = (told.shapes.vae.channels, side, side)
+        pool = LatentPool(self.folder / (CLOSE_UPS if close else LATENTS), stream, size, shape, self._mark())
         if pool.filled < pool.size:
             start, count = pool.filled, TOGETHER if self.device.type == "cpu" else TOGETHER_FAST
             with self._drawn(stream, start, count) as batches:
                 filling = pool.fill(batches, lambda x: vae.encode(x).mean, partial(to_signed, device=self.device))
-                for _ in track(filling, "latents", total=-(-(pool.size - start) // count), console=self.console):
+                for _ in track(filling, pool.folder.name, total=-(-(pool.size - start) // count), console=self.console):
                     if time.monotonic() > self.deadline:
                         raise TimeIsUp(f"latents: the time is up; --resume goes on from about {pool.filled}")
         return pool
@@ -196,6 +210,12 @@ class Run:
         """The finished towers, in float32 as all finished stages."""
         return self._finished("clip", CLIP(self.text_spec, self.recipe.shapes.image))
 
+    def text(self) -> CLIPText:
+        """The finished text tower: as the latent model left it, or CLIP's."""
+        if self.recipe.diffusion.text is None:
+            return self.clip().text
+        return self._finished("diffusion", CLIPText(self.text_spec), TEXT)
+
     def vae(self) -> VAE:
         """The finished first stage."""
         return self._finished("autoencoder", VAE(self.recipe.shapes.vae))
@@ -208,8 +228,8 @@ class Run:
         """What brings the finished first stage's latents to unit variance."""
         return float(SafetensorsFile(self.folder / "diffusion" / WEIGHTS).metadata["scale"])
 
-    def _finished(self, stage: str, network: M) -> M:
-        path = self.folder / stage / WEIGHTS
+    def _finished(self, stage: str, network: M, weights: str = WEIGHTS) -> M:
+        path = self.folder / stage / weights
         if not path.exists():
             raise MaquetteError(f"{path}: the stage {stage!r} is not finished; train it first (--stage {stage})")
         try:
@@ -314,7 +334,7 @@ def _prepare(recipe: Path, folder: Path, resume: bool) -> None:
     inner = [
         folder / stage / name for stage in (*STAGES, "judge", "adapter") for name in ("", "checkpoints", "samples")
     ]
-    for place in (folder, folder / "latents", *inner):
+    for place in (folder, folder / LATENTS, folder / CLOSE_UPS, *inner):
         for leftover in [path for path in place.glob(".*.tmp") if HALF_WRITTEN.fullmatch(path.name)]:
             shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
     with replacing(folder / RECIPE) as file:

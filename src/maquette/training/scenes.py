@@ -22,6 +22,7 @@ Kind = Literal["single", "relation", "count", "row"]
 Relation = Literal["left of", "right of", "above", "below", "and", "copies", "row", "column"]
 
 EXTENT = 128  # pixels a side
+CLOSE = 64  # of a close-up
 GRID = 8
 HUGE, LARGE, FAIR, MEDIUM, MODEST, SMALL = 112, 80, 56, 48, 40, 32  # sides of sprites, all multiples of GRID
 
@@ -30,6 +31,7 @@ CENTRED = 0.45  # of the single objects: large or huge in the middle, said witho
 RECOLOURED = 0.15  # of the objects
 STYLED = 0.12  # of the scenes
 GRADIENT = 0.25
+CLOSE_CENTRED = 0.6  # of the close-ups: medium, in the middle
 # Scenes made white, so that captions may leave the background unsaid; a lone big object is often a name and no more
 WHITE, WHITE_CENTRED = 0.04, 0.25
 HELD_OUT = 20  # one combination in so many is kept from training
@@ -86,6 +88,7 @@ class Scene:
     background: Background
     relation: Relation | None = None  # of the first thing to the second; None for a single object
     style: str | None = None
+    extent: int = EXTENT  # pixels a side
 
     @property
     def kind(self) -> Kind:
@@ -103,6 +106,21 @@ def sample_scene(rng: np.random.Generator, split: Split = "train", kind: Kind | 
     chosen = _weighted(rng, KINDS) if kind is None else kind
     while True:  # either split keeps the shares of the kinds
         scene = _sample(rng, chosen)
+        if is_held_out(scene) == (split == "held-out"):
+            return scene
+
+
+def sample_close_up(rng: np.random.Generator, split: Split = "train") -> Scene:
+    """One thing that nearly fills a picture of `CLOSE` pixels, as large as things are beside others in a scene."""
+    while True:
+        style = pick(rng, STYLES) if rng.random() < STYLED else None
+        background, emoji = _background(rng, style, WHITE_CENTRED), _emoji(rng)
+        size, x, y = MEDIUM, (CLOSE - MEDIUM) // 2, (CLOSE - MEDIUM) // 2
+        if rng.random() >= CLOSE_CENTRED:
+            size = pick(rng, (MODEST, MEDIUM, FAIR))
+            x, y = (GRID * int(rng.integers((CLOSE - size) // GRID + 1)) for _ in range(2))
+        thing = Thing(emoji, size, x, y, None, _recolour(rng, emoji, background, style))
+        scene = Scene((thing,), background, None, style, CLOSE)
         if is_held_out(scene) == (split == "held-out"):
             return scene
 

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from maquette.errors import MaquetteError
 from maquette.training.captions import Language, caption
 from maquette.training.drawing import draw, semantic_map
-from maquette.training.scenes import EXTENT, Scene, Split, sample_scene
+from maquette.training.scenes import CLOSE, EXTENT, Scene, Split, sample_close_up, sample_scene
 
 MOST_WORKERS = 16
 
@@ -42,7 +42,7 @@ class Batch:
     """Consecutive items of a stream, from `start`."""
 
     start: int
-    pictures: NDArray[np.uint8]  # (n, 128, 128, 3) RGB
+    pictures: NDArray[np.uint8]  # (n, 128, 128, 3) RGB; close-ups (n, 64, 64, 3)
     captions: list[str]  # even items English, odd items Chinese
     scenes: list[Scene]  # empty where nobody asked for them
     maps: NDArray[np.int16] | None  # (n, 128, 128), emoji index + 1; only where asked for
@@ -57,11 +57,13 @@ class SceneStream:
     maps: bool = False
     scenes: bool = True
     """Whether batches hold the scenes, which take long to travel from another process."""
+    close: bool = False
+    """Whether they are close-ups of single things."""
 
     def item(self, k: int) -> tuple[Scene, str]:
         """Scene k and its caption, English for even k, Chinese for odd."""
         rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence((self.seed, k))))
-        scene = sample_scene(rng, self.split)
+        scene = (sample_close_up if self.close else sample_scene)(rng, self.split)
         language: Language = "zh" if k % 2 else "en"
         return scene, caption(scene, rng, language)
 
@@ -69,7 +71,8 @@ class SceneStream:
         """Items start .. start + count - 1."""
         items = [self.item(k) for k in range(start, start + count)]
         scenes = [scene for scene, _ in items]
-        pictures = np.empty((count, EXTENT, EXTENT, 3), np.uint8)
+        extent = CLOSE if self.close else EXTENT
+        pictures = np.empty((count, extent, extent, 3), np.uint8)
         for picture, scene in zip(pictures, scenes, strict=True):
             picture[:] = draw(scene)
         maps = np.stack([semantic_map(scene) for scene in scenes]) if self.maps else None
