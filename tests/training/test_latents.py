@@ -154,7 +154,7 @@ def test_captions_are_of_the_scene_whose_latent_is_shown(tmp_path: Path) -> None
         shown, captions = epoch(made, number)
         for latent, text in zip(shown, captions, strict=True):
             row = next(k for k, each in enumerate(rows(made)) if torch.equal(each, latent))
-            assert made.epochs(0).caption(row, number) == text
+            assert made.epochs(0).caption(STREAM.item(row)[0], row, number) == text
 
 
 def test_close_ups_and_whole_scenes_take_turns_and_lose_nothing() -> None:
@@ -164,9 +164,7 @@ def test_close_ups_and_whole_scenes_take_turns_and_lose_nothing() -> None:
     assert [choice.close for choice in found] == [False, True, True] * 2 + [False] * 4
     for part, source, count in ((False, whole, 4), (True, close, 5)):
         mine = [choice for choice in found if choice.close is part]
-        assert [(rows, said) for rows, said, _ in mine] == [
-            source.batch(k * count, count)[:2] for k in range(len(mine))
-        ]
+        assert [choice[:2] for choice in mine] == [source.batch(k * count, count)[:2] for k in range(len(mine))]
 
 
 def test_without_close_ups_every_update_sees_whole_scenes() -> None:

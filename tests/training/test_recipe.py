@@ -28,9 +28,10 @@ def test_all_stages_leave_what_the_next_one_needs(trained: Path) -> None:
         found, complaints = newest(trained / stage / "checkpoints")
         assert found is not None and found.step == steps and complaints == []
         weights = SafetensorsFile(trained / stage / WEIGHTS)
-        prefix = {"clip": "clip", "autoencoder": "vae", "diffusion": "unet"}[stage]
+        prefix = {"clip": "clip", "autoencoder": "vae", "sketch": "sketch", "diffusion": "unet"}[stage]
+        inner = "text." if stage == "sketch" else ""
         for name in weights:
-            assert torch.equal(weights[name], found.tensors[f"{prefix}.average.{name}"])
+            assert torch.equal(weights[name], found.tensors[f"{prefix}.average.{inner}{name}"])
             assert bool(weights[name].isfinite().all())
     assert json.loads((trained / "latents/latents.json").read_text())["filled"] == 70
 
@@ -213,7 +214,7 @@ def test_a_file_that_is_no_recipe_is_told(tmp_path: Path) -> None:
 
 
 def test_an_unknown_stage_is_told(tmp_path: Path) -> None:
-    with pytest.raises(MaquetteError, match="unknown stage 'vae': use one of tokenizer, clip, autoencoder, diffusion"):
+    with pytest.raises(MaquetteError, match="unknown stage 'vae': use one of tokenizer, clip, autoencoder, sketch, diffusion"):
         train(write_recipe(tmp_path / "r.toml"), folder=tmp_path / "run", stage="vae")
 
 

@@ -72,6 +72,12 @@ optimiser = {{ warmup = 2, ema = 0.9 }}
 freeze_encoder_from = 3
 refine_from = 4
 
+[sketch]
+steps = {sketch}
+batch = 4
+close_ups = 3
+optimiser = {{ warmup = 2, ema = 0.9 }}
+
 [diffusion]
 steps = {diffusion}
 batch = 4
@@ -83,7 +89,7 @@ whole_from = 4
 optimiser = {{ warmup = 2, ema = 0.9 }}
 text = {{ warmup = 2, ema = 0.9 }}
 """
-STEPS: Mapping[str, int] = {"clip": 4, "autoencoder": 7, "diffusion": 5}
+STEPS: Mapping[str, int] = {"clip": 4, "autoencoder": 7, "sketch": 4, "diffusion": 5}
 
 
 def write_recipe(
@@ -114,6 +120,7 @@ def random_run(folder: Path) -> Run:
         networks = {
             "clip": CLIP(run.text_spec, shapes.image),
             "autoencoder": VAE(shapes.vae),
+            "sketch": CLIPText(run.text_spec),
             "diffusion": UNet(shapes.unet),
         }
         for stage, network in networks.items():

@@ -31,7 +31,7 @@ from maquette.training.emoji import catalogue, fingerprint
 from maquette.training.figures import Figures, figure, finite
 from maquette.training.learner import CPU, Learner, OptimiserSpec, Precision
 from maquette.training.loop import SAVE_EVERY, Loop, generator
-from maquette.training.scenes import EXTENT, Background, Scene
+from maquette.training.scenes import EXTENT, MOST_THINGS, Background, Scene
 from maquette.training.stream import Batch, SceneStream, prefetched
 from maquette.training.words import BACKGROUNDS, RECOLOURS
 from maquette.weights.atomic_file import replacing
@@ -43,7 +43,6 @@ COVERED = 0.25  # of a cell's pixels make it foreground
 RECOLOUR_LABELS = {None: 0} | {colour: label for label, colour in enumerate(RECOLOURS, 1)}
 BACKGROUND_LABELS = {colour: label for label, colour in enumerate(BACKGROUNDS)}
 PLAIN, DOWNWARD, SIDEWAYS = range(3)
-MOST_THINGS = 3
 DAMAGE, CELLS = 1, 2  # the purposes of a step's random numbers
 
 

@@ -3,7 +3,7 @@
 import json
 import math
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -17,6 +17,7 @@ from torch import Tensor
 from maquette.errors import MaquetteError
 from maquette.training.captions import caption
 from maquette.training.loop import generator
+from maquette.training.scenes import MOST_THINGS, Scene
 from maquette.training.stream import Batch, SceneStream
 from maquette.weights.atomic_file import replacing
 
@@ -32,6 +33,7 @@ class Choice(NamedTuple):
 
     rows: list[int]
     captions: list[str]
+    boxes: NDArray[np.int16] | None = None  # (n, MOST_THINGS, 3): x, y and size in latents, near things first
     close: bool = False
 
 
@@ -42,18 +44,32 @@ class Epochs:
     stream: SceneStream
     size: int
     seed: int
+    factor: int | None = None
+    """Pixels a latent; with it choices tell where the things are."""
 
     def batch(self, start: int, count: int) -> Choice:
         """The choice of update start / count, of `count` latents."""
         epoch, place = divmod(start // count, self.size // count)
         rows = _order(self.size, self.seed, epoch)[place * count :][:count].tolist()
-        return Choice(rows, [self.caption(row, epoch) for row in rows])
+        scenes = [self.stream.item(row)[0] for row in rows]
+        captions = [self.caption(scene, row, epoch) for scene, row in zip(scenes, rows, strict=True)]
+        return Choice(rows, captions, None if self.factor is None else boxes(scenes, self.factor))
 
-    def caption(self, row: int, epoch: int) -> str:
+    def caption(self, scene: Scene, row: int, epoch: int) -> str:
         """What is said of the scene behind a latent in an epoch."""
-        scene, _ = self.stream.item(row)
         rng = np.random.default_rng((self.seed, epoch, row))
         return caption(scene, rng, "zh" if rng.random() < 0.5 else "en")
+
+
+def boxes(scenes: Sequence[Scene], factor: int) -> NDArray[np.int16]:
+    """Where the things of scenes are in latents of so many pixels, (n, MOST_THINGS, 3) as (x, y, size), zeros where
+    there is none; from the left and from the top, whatever a caption names first."""
+    found = np.zeros((len(scenes), MOST_THINGS, 3), np.int16)
+    for scene, places in zip(scenes, found, strict=True):
+        things = sorted(scene.things, key=lambda thing: thing.x + thing.y)
+        for thing, place in zip(things, places, strict=False):
+            place[:] = thing.x // factor, thing.y // factor, max(1, thing.size // factor)
+    return found
 
 
 @dataclass(frozen=True)
@@ -89,6 +105,7 @@ class LatentBatch:
 
     latents: Tensor  # (B, C, h, w), unscaled
     captions: list[str]
+    boxes: Tensor | None = None  # (B, MOST_THINGS, 3), if the choice tells them
 
 
 class LatentPool:
@@ -153,9 +170,9 @@ class LatentPool:
         sample = np.asarray(self._data[: min(self.size, 4096)], dtype=np.float64)
         return float(1.0 / sample.std())
 
-    def epochs(self, seed: int) -> Epochs:
-        """In which order, and in what words, the latents are learned from."""
-        return Epochs(self.stream, self.size, seed)
+    def epochs(self, seed: int, factor: int | None = None) -> Epochs:
+        """In which order, and in what words, the latents are learned from; with `factor` boxes are told."""
+        return Epochs(self.stream, self.size, seed, factor)
 
     def __getitem__(self, rows: list[int]) -> Tensor:
         """Latents (n, C, h, w) in float32."""
@@ -164,8 +181,9 @@ class LatentPool:
 
 def chosen(choices: Iterator[Choice], whole: LatentPool, close: LatentPool | None = None) -> Iterator[LatentBatch]:
     """The latents of choices from the pool of whole scenes and that of close-ups."""
-    for rows, captions, near in choices:
-        yield LatentBatch((close if near and close is not None else whole)[rows], captions)
+    for rows, captions, places, near in choices:
+        latents = (close if near and close is not None else whole)[rows]
+        yield LatentBatch(latents, captions, None if places is None else torch.from_numpy(places))
 
 
 def _reserve(path: Path, length: int) -> None:

@@ -24,6 +24,7 @@ from maquette.training.judge import JudgeRecipe
 from maquette.training.learner import Precision
 from maquette.training.loop import SAVE_EVERY
 from maquette.training.scenes import EXTENT
+from maquette.training.sketch import SketchRecipe
 from maquette.training.stream import processors
 
 
@@ -139,6 +140,7 @@ class Recipe(Settings):
     tokenizer: TokenizerRecipe = TokenizerRecipe()
     clip: CLIPRecipe
     autoencoder: AutoencoderRecipe
+    sketch: SketchRecipe | None = None
     diffusion: DiffusionRecipe
 
 

@@ -1,7 +1,7 @@
 """A run of a recipe: from drawn scenes to a model that paints, stage by stage, each resumable.
 
-tokenizer -> CLIP -> autoencoder (refined with CLIP's features) -> cached latents -> latent model. `export` makes a
-folder in the diffusers layout of it.
+tokenizer -> CLIP -> autoencoder (refined with CLIP's features) -> cached latents -> sketches, if the recipe has them
+-> latent model. `export` makes a folder in the diffusers layout of it.
 """
 
 import hashlib
@@ -37,12 +37,13 @@ from maquette.training.autoencoder import AutoencoderTask, Features, to_signed
 from maquette.training.clip import CLIP, CLIPTask
 from maquette.training.diffusion import DiffusionTask
 from maquette.training.judge import train_judge
-from maquette.training.latents import LatentPool, Turns, chosen
+from maquette.training.latents import LatentBatch, LatentPool, Turns, chosen
 from maquette.training.learner import CPU, Learner
 from maquette.training.lock import locked
 from maquette.training.loop import Loop, Task, TimeIsUp
 from maquette.training.recipe import AdapterSettings, JudgeSettings, Recipe, read_recipe
 from maquette.training.scenes import CLOSE, EXTENT
+from maquette.training.sketch import SketchTask
 from maquette.training.stream import SceneStream, Source, prefetched
 from maquette.weights.atomic_file import replacing
 from maquette.weights.safetensors_file import SafetensorsFile, write_safetensors
@@ -50,7 +51,7 @@ from maquette.weights.safetensors_file import SafetensorsFile, write_safetensors
 M = TypeVar("M", bound=nn.Module)
 Item = TypeVar("Item")
 LATENTS, CLOSE_UPS = "latents", "close-ups"  # the folders of cached latents
-STAGES = ("tokenizer", "clip", "autoencoder", "diffusion")
+STAGES = ("tokenizer", "clip", "autoencoder", "sketch", "diffusion")
 RECIPE, WEIGHTS = "recipe.toml", "weights.safetensors"  # the files of a run that others read
 TEXT = "text.safetensors"  # of the latent model, if the text tower learned with it
 HALF_WRITTEN = re.compile(r"\.([0-9a-f]{16}|tokenizer)\.tmp")
@@ -138,9 +139,28 @@ class Run:
         recipe = told.autoencoder
         self._train(task, task.learner, recipe.steps, recipe.drawn, scenes=recipe.crops > 0)
 
+    def train_sketch(self) -> None:
+        """The text tower learns what captions look like; nothing to do if the recipe does not ask for it."""
+        told, recipe = self.recipe, self.recipe.sketch
+        if recipe is None:
+            return
+        vae, text = self.vae().to(self.device, self.dtype), self.clip().text.to(self.device)
+        pool, close_pool = self._fill(vae), self._fill(vae, close=True) if recipe.close_ups else None
+        task = SketchTask(
+            recipe, told.seed, told.precision,
+            text=text, tokenizer=self.words, vae=vae, scale=pool.scale(), device=self.device,
+        )  # fmt: skip
+        loop, factor = self._loop(task, recipe.steps), told.shapes.vae.factor
+        close = close_pool.epochs(told.seed, factor) if close_pool else None
+        turns = Turns(
+            pool.epochs(told.seed, factor), recipe.batch, close, recipe.close_ups, recipe.whole_every, recipe.steps
+        )
+        self._learn(loop, turns, pool, close_pool)
+        write_safetensors(self.folder / task.name / WEIGHTS, task.best(), {})
+
     def train_diffusion(self) -> None:
         told = self.recipe
-        vae, text = self.vae().to(self.device, self.dtype), self.clip().text.to(self.device, self.dtype)
+        vae, text = self.vae().to(self.device, self.dtype), self._learned_text().to(self.device, self.dtype)
         pool, close_pool = self._fill(vae), self._fill(vae, close=True) if told.diffusion.close_ups else None
         task = DiffusionTask(
             told.diffusion, told.shapes.unet, told.seed, told.precision,
@@ -148,15 +168,17 @@ class Run:
         )  # fmt: skip
         if self.origin:
             task.learner.begin(self.origin.network.state_dict())
-        if self._reader and task.reader:
+        if self._reader and task.reader and told.sketch is None:
             task.reader.begin(self._reader.tower.state_dict())
-        loop = self._loop(task, told.diffusion.steps)
-        start = loop.resume()
-        with self._drawn(self._turns(pool, close_pool), start, 1) as choices:
-            loop.run(start, chosen(choices, pool, close_pool))
+        self._learn(self._loop(task, told.diffusion.steps), self._turns(pool, close_pool), pool, close_pool)
         if task.reader:
             write_safetensors(self.folder / "diffusion" / TEXT, task.reader.best(), {})
         self._finish("diffusion", task.learner, {"scale": str(task.scale)})
+
+    def _learn(self, loop: Loop[LatentBatch], turns: Turns, pool: LatentPool, close_pool: LatentPool | None) -> None:
+        start = loop.resume()
+        with self._drawn(turns, start, 1) as choices:
+            loop.run(start, chosen(choices, pool, close_pool))
 
     def _turns(self, pool: LatentPool, close_pool: LatentPool | None) -> Turns:
         told, seed = self.recipe.diffusion, self.recipe.seed
@@ -213,8 +235,14 @@ class Run:
     def text(self) -> CLIPText:
         """The finished text tower: as the latent model left it, or CLIP's."""
         if self.recipe.diffusion.text is None:
-            return self.clip().text
+            return self._learned_text()
         return self._finished("diffusion", CLIPText(self.text_spec), TEXT)
+
+    def _learned_text(self) -> CLIPText:
+        """The text tower that the latent model begins with."""
+        if self.recipe.sketch is None:
+            return self.clip().text
+        return self._finished("sketch", CLIPText(self.text_spec))
 
     def vae(self) -> VAE:
         """The finished first stage."""

@@ -23,6 +23,7 @@ Relation = Literal["left of", "right of", "above", "below", "and", "copies", "ro
 
 EXTENT = 128  # pixels a side
 CLOSE = 64  # of a close-up
+MOST_THINGS = 3
 GRID = 8
 HUGE, LARGE, FAIR, MEDIUM, MODEST, SMALL = 112, 80, 56, 48, 40, 32  # sides of sprites, all multiples of GRID
 
