@@ -214,7 +214,9 @@ def test_a_file_that_is_no_recipe_is_told(tmp_path: Path) -> None:
 
 
 def test_an_unknown_stage_is_told(tmp_path: Path) -> None:
-    with pytest.raises(MaquetteError, match="unknown stage 'vae': use one of tokenizer, clip, autoencoder, sketch, diffusion"):
+    with pytest.raises(
+        MaquetteError, match="unknown stage 'vae': use one of tokenizer, clip, autoencoder, sketch, diffusion"
+    ):
         train(write_recipe(tmp_path / "r.toml"), folder=tmp_path / "run", stage="vae")
 
 
