@@ -213,6 +213,18 @@ def test_a_file_that_is_no_recipe_is_told(tmp_path: Path) -> None:
             Recipe.read(path)
 
 
+TOO_MANY = [("batch = 4\nclose_ups", "batch = 71\nclose_ups"), ("close_ups = 3", "close_ups = 69")]
+
+
+@pytest.mark.parametrize("wrong", TOO_MANY)
+def test_pools_that_do_not_fill_the_sketches_are_told(wrong: tuple[str, str], tmp_path: Path) -> None:
+    path = write_recipe(tmp_path / "wrong.toml")
+    before, sketch, after = path.read_text().partition("[sketch]")
+    path.write_text(before + sketch + after.replace(*wrong, 1))
+    with pytest.raises(MaquetteError, match="more than the pools of .diffusion. hold, 70 and 68"):
+        Recipe.read(path)
+
+
 def test_an_unknown_stage_is_told(tmp_path: Path) -> None:
     with pytest.raises(
         MaquetteError, match="unknown stage 'vae': use one of tokenizer, clip, autoencoder, sketch, diffusion"

@@ -143,6 +143,16 @@ class Recipe(Settings):
     sketch: SketchRecipe | None = None
     diffusion: DiffusionRecipe
 
+    @model_validator(mode="after")
+    def _pools_fill_the_sketches(self) -> Self:
+        told, pools = self.sketch, self.diffusion
+        if told and (told.batch > pools.pool or told.close_ups > pools.close_pool):
+            raise ValueError(
+                f"sketch: {told.batch} scenes or {told.close_ups} close-ups are more than the pools of [diffusion] hold, "
+                f"{pools.pool} and {pools.close_pool}"
+            )
+        return self
+
 
 class JudgeSettings(Settings):
     """The recipe of the judge, which is no part of a model; its seed is that of its scenes too."""
