@@ -221,7 +221,7 @@ def test_pools_that_do_not_fill_the_sketches_are_told(wrong: tuple[str, str], tm
     path = write_recipe(tmp_path / "wrong.toml")
     before, sketch, after = path.read_text().partition("[sketch]")
     path.write_text(before + sketch + after.replace(*wrong, 1))
-    with pytest.raises(MaquetteError, match="more than the pools of .diffusion. hold, 70 and 68"):
+    with pytest.raises(MaquetteError, match="more than the pools of .diffusion. hold: 70 and 68"):
         Recipe.read(path)
 
 

@@ -148,7 +148,7 @@ class Recipe(Settings):
         told, pools = self.sketch, self.diffusion
         if told and (told.batch > pools.pool or told.close_ups > pools.close_pool):
             raise ValueError(
-                f"sketch: {told.batch} scenes or {told.close_ups} close-ups are more than the pools of [diffusion] hold, "
+                f"sketch: {told.batch} or {told.close_ups} close-ups are more than the pools of [diffusion] hold: "
                 f"{pools.pool} and {pools.close_pool}"
             )
         return self
