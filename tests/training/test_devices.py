@@ -30,6 +30,7 @@ from maquette.training.export import export
 from maquette.training.judge import JudgeRecipe, JudgeTask
 from maquette.training.learner import Learner, OptimiserSpec
 from maquette.training.loop import Loop
+from maquette.training.parts import Parts
 from maquette.training.recipe import Settings
 from maquette.training.stream import SceneStream
 
@@ -52,11 +53,8 @@ def diffusion(tmp_path: Path) -> tuple[DiffusionTask, Any]:
     run = random_run(tmp_path / "run")
     told = DiffusionRecipe(steps=9, batch=4, optimiser=OPTIMISER)
     text, vae = (network.to(THERE, torch.bfloat16) for network in (run.clip().text, run.vae()))
-    task = DiffusionTask(
-        told, run.recipe.shapes.unet, 0, "bfloat16",
-        text=text, tokenizer=run.words, vae=vae, scale=0.5, device=THERE,
-    )  # fmt: skip
-    return task, test_diffusion.batch(4)
+    parts = Parts(text, run.words, vae, 0.5, THERE)
+    return DiffusionTask(told, run.recipe.shapes.unet, 0, "bfloat16", parts), test_diffusion.batch(4)
 
 
 def judge(tmp_path: Path) -> tuple[JudgeTask, Any]:

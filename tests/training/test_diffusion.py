@@ -15,6 +15,7 @@ from maquette.training.figures import NonFinite
 from maquette.training.latents import LatentBatch
 from maquette.training.learner import OptimiserSpec
 from maquette.training.loop import generator
+from maquette.training.parts import Parts
 from maquette.training.run import Run
 
 
@@ -27,10 +28,8 @@ def task(run: Run, precision: str = "float32", **told: Any) -> DiffusionTask:
     optimiser = OptimiserSpec(rate=3e-3, warmup=2, ema=0.9)
     recipe = DiffusionRecipe(**{"steps": 60, "batch": 4, "optimiser": optimiser, **told})
     dtype = torch.bfloat16 if precision == "bfloat16" else torch.float32
-    return DiffusionTask(
-        recipe, run.recipe.shapes.unet, 0, precision,
-        text=run.clip().text.to(dtype), tokenizer=run.words, vae=run.vae().to(dtype), scale=0.5,
-    )  # fmt: skip
+    parts = Parts(run.clip().text.to(dtype), run.words, run.vae().to(dtype), scale=0.5)
+    return DiffusionTask(recipe, run.recipe.shapes.unet, 0, precision, parts)
 
 
 def batch(count: int = 4, seed: int = 0) -> LatentBatch:
@@ -59,10 +58,10 @@ def test_the_text_tower_learns_only_if_asked(run: Run) -> None:
     told = {"optimiser": OptimiserSpec(rate=3e-3, warmup=1, ema=0.9)}
     for text in (None, OptimiserSpec(rate=3e-3, warmup=1, ema=0.9)):
         learning = task(run, text=text, drop=0.0, **told)
-        before = {name: weight.clone() for name, weight in learning.text.state_dict().items()}
+        before = {name: weight.clone() for name, weight in learning.parts.text.state_dict().items()}
         for step in range(3):  # the U-Net's last layers begin at zero: nothing comes through them at first
             figures = learning.update(step, batch())
-        still = {name for name, weight in learning.text.state_dict().items() if torch.equal(before[name], weight)}
+        still = {name for name, weight in learning.parts.text.state_dict().items() if torch.equal(before[name], weight)}
         assert still == (before.keys() if text is None else {"projection.weight"})
         assert ("words" in figures) == (text is not None)
 

@@ -11,6 +11,7 @@ from tiny import TEXTS, random_run
 from maquette.models.clip import CLIPText
 from maquette.training.latents import LatentBatch, boxes
 from maquette.training.learner import OptimiserSpec
+from maquette.training.parts import Parts
 from maquette.training.run import Run
 from maquette.training.scenes import MOST_THINGS, Background, Scene, Thing
 from maquette.training.sketch import SIDE, SketchRecipe, SketchTask, wanted
@@ -23,7 +24,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 def task(run: Run, **told: Any) -> SketchTask:
     recipe = SketchRecipe(**{"steps": 60, "optimiser": OptimiserSpec(rate=3e-3, warmup=2, ema=0.9), **told})
-    return SketchTask(recipe, 0, "float32", text=run.clip().text, tokenizer=run.words, vae=run.vae(), scale=0.5)
+    return SketchTask(recipe, 0, "float32", Parts(run.clip().text, run.words, run.vae(), scale=0.5))
 
 
 def batch() -> LatentBatch:
@@ -55,7 +56,7 @@ def test_the_loss_counts_only_things_that_are_there(run: Run) -> None:
     learning, drawn = task(run, box=2.0), batch()
     assert drawn.boxes is not None
     with torch.no_grad():
-        latents, places = learning.sketch(learning.text(torch.tensor(learning.tokenizer(drawn.captions))).last)
+        latents, places = learning.sketch(learning.parts.states(drawn.captions))
     told = wanted(0.5 * drawn.latents, drawn.boxes)
     errors = (latents - told.latents).square().mean(2)
     things = torch.cat([errors[0, 1:2], errors[1, 1:3], errors[2, 1:2], errors[3, 1:3]]).mean()
@@ -69,9 +70,9 @@ def test_four_captions_are_learned_and_the_tower_alone_is_kept(run: Run) -> None
     assert np.mean(losses[-5:]) < 0.7 * np.mean(losses[:5])
     tower = CLIPText(run.text_spec)
     tower.load_state_dict(learning.best())
-    ids = torch.tensor(learning.tokenizer(list(TEXTS)))
+    ids = torch.tensor(learning.parts.tokenizer(TEXTS))
     with torch.no_grad(), learning.learner.averaged():
-        assert torch.equal(tower(ids).last, learning.text(ids).last)
+        assert torch.equal(tower(ids).last, learning.parts.states(TEXTS))
 
 
 def test_what_is_shown_is_a_row_of_pictures_and_rows_of_things(run: Run, tmp_path) -> None:

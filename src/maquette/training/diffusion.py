@@ -23,14 +23,12 @@ from maquette.diffusion.prediction import PREDICTIONS
 from maquette.diffusion.process import Discrete
 from maquette.diffusion.samplers import sampler, walk
 from maquette.diffusion.schedules import schedule
-from maquette.models.clip import CLIPText
 from maquette.models.unet import UNet, UNetSpec
-from maquette.models.vae import VAE
-from maquette.text.tokenizer import CLIPTokenizer
 from maquette.training.figures import Figures, finite
 from maquette.training.latents import LatentBatch
-from maquette.training.learner import CPU, Learner, OptimiserSpec, Precision
+from maquette.training.learner import Learner, OptimiserSpec, Precision
 from maquette.training.loop import generator
+from maquette.training.parts import Parts
 from maquette.training.scenes import EXTENT
 from maquette.training.sheet import write_sheet
 
@@ -116,32 +114,19 @@ def regress(
 
 
 class DiffusionTask:
-    """See the module. `vae` is finished and stays as it is, and so does `text` unless the recipe lets it learn; `scale`
-    brings latents to unit variance."""
+    """See the module. The parts stay as they are, but for the text tower if the recipe lets it learn."""
 
     name = "diffusion"
 
-    def __init__(
-        self,
-        recipe: DiffusionRecipe,
-        spec: UNetSpec,
-        seed: int,
-        precision: Precision,
-        *,
-        text: CLIPText,
-        tokenizer: CLIPTokenizer,
-        vae: VAE,
-        scale: float,
-        device: torch.device = CPU,
-    ) -> None:
+    def __init__(self, recipe: DiffusionRecipe, spec: UNetSpec, seed: int, precision: Precision, parts: Parts) -> None:
         torch.manual_seed(seed)
-        self.recipe, self.seed, self.device = recipe, seed, device
-        self.text, self.tokenizer, self.vae, self.scale = text, tokenizer, vae, scale
+        self.recipe, self.seed, self.parts = recipe, seed, parts
+        device = parts.device
         self.unet = UNet(spec)
         self.learner = Learner(self.unet, recipe.optimiser, recipe.steps, precision, device)
         self.reader: Learner | None = None
         if recipe.text is not None:
-            self.reader = Learner(text.requires_grad_(), recipe.text, recipe.steps, precision, device)
+            self.reader = Learner(parts.text.requires_grad_(), recipe.text, recipe.steps, precision, device)
         self.network = torch.compile(self.unet) if recipe.compile and device.type == "cuda" else self.unet
         self.process = process_of(recipe)
         self.prediction = PREDICTIONS[recipe.prediction]
@@ -149,17 +134,16 @@ class DiffusionTask:
         self.objective = Objective(process=self.process, prediction=self.prediction, density=stratified, weight=weight)
 
     def update(self, step: int, batch: LatentBatch) -> Figures:
-        x0 = batch.latents.to(self.device, non_blocking=True) * self.scale
+        x0 = batch.latents.to(self.parts.device, non_blocking=True) * self.parts.scale
         told = self.condition(dropped(batch.captions, self.recipe.drop, self.seed, step))
         loss, figures = regress(self.network, self.objective, x0, told, self.seed, step)
         loss.backward()
         words = {} if self.reader is None else {"words": self.reader.update(step)}
         return {**figures, **words, "norm": self.learner.update(step)}
 
-    def condition(self, captions: list[str]) -> Conditioning:
+    def condition(self, captions: Sequence[str]) -> Conditioning:
         """What the network is told: CLIP's last states after the final norm, as in SD 1."""
-        ids = torch.tensor(self.tokenizer(captions))
-        return Conditioning(tokens=self.text(ids.to(self.device, non_blocking=True)).last)
+        return Conditioning(tokens=self.parts.states(captions))
 
     def state(self) -> dict[str, Tensor]:
         return self.learner.state("unet") | (self.reader.state("text") if self.reader else {})
@@ -180,11 +164,12 @@ class DiffusionTask:
     def show(self, step: int, folder: Path) -> None:
         """Paint the `SHOWN` captions with the averaged weights: DPM++ 2M, 16 steps, guidance 5."""
         with self.averaged(), torch.no_grad():
-            told, untold = self.condition(list(SHOWN)), self.condition([""] * len(SHOWN))
+            told, untold = self.condition(SHOWN), self.condition([""] * len(SHOWN))
             ask = denoiser(self.unet, self.prediction, self.unet.dtype)
-            side = EXTENT // self.vae.spec.factor
+            vae, scale = self.parts.vae, self.parts.scale
+            side = EXTENT // vae.spec.factor
             shape, noise = (self.unet.spec.out_channels, side, side), SeededNoise(range(len(SHOWN)))
             guided, levels = cfg(Pair(ask, told, untold), 5.0), schedule("trailing", self.process, 16)
-            for painted in walk(sampler("dpmpp_2m"), guided, levels, noise, shape, self.device):
+            for painted in walk(sampler("dpmpp_2m"), guided, levels, noise, shape, self.parts.device):
                 x = painted.x
-            write_sheet(self.vae.decode(x / self.scale), folder / f"{step:08d}.png", columns=8)
+            write_sheet(vae.decode(x / scale), folder / f"{step:08d}.png", columns=8)

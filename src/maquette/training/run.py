@@ -41,6 +41,7 @@ from maquette.training.latents import LatentBatch, LatentPool, Turns, chosen
 from maquette.training.learner import CPU, Learner
 from maquette.training.lock import locked
 from maquette.training.loop import Loop, Task, TimeIsUp
+from maquette.training.parts import Parts
 from maquette.training.recipe import AdapterSettings, JudgeSettings, Recipe, read_recipe
 from maquette.training.scenes import CLOSE, EXTENT
 from maquette.training.sketch import SketchTask
@@ -144,12 +145,10 @@ class Run:
         told, recipe = self.recipe, self.recipe.sketch
         if recipe is None:
             return
-        vae, text = self.vae().to(self.device, self.dtype), self.clip().text.to(self.device)
+        vae = self.vae().to(self.device, self.dtype)
         pool, close_pool = self._fill(vae), self._fill(vae, close=True) if recipe.close_ups else None
-        task = SketchTask(
-            recipe, told.seed, told.precision,
-            text=text, tokenizer=self.words, vae=vae, scale=pool.scale(), device=self.device,
-        )  # fmt: skip
+        parts = Parts(self.clip().text.to(self.device), self.words, vae, pool.scale(), self.device)
+        task = SketchTask(recipe, told.seed, told.precision, parts)
         loop, factor = self._loop(task, recipe.steps), told.shapes.vae.factor
         close = close_pool.epochs(told.seed, factor) if close_pool else None
         turns = Turns(
@@ -160,12 +159,12 @@ class Run:
 
     def train_diffusion(self) -> None:
         told = self.recipe
-        vae, text = self.vae().to(self.device, self.dtype), self._learned_text().to(self.device, self.dtype)
+        vae = self.vae().to(self.device, self.dtype)
         pool, close_pool = self._fill(vae), self._fill(vae, close=True) if told.diffusion.close_ups else None
-        task = DiffusionTask(
-            told.diffusion, told.shapes.unet, told.seed, told.precision,
-            text=text, tokenizer=self.words, vae=vae, scale=pool.scale(), device=self.device,
-        )  # fmt: skip
+        dtype = self.dtype if told.diffusion.text is None else torch.float32  # what learns is rounded by its learner
+        text = self._learned_text().to(self.device, dtype)
+        parts = Parts(text, self.words, vae, pool.scale(), self.device)
+        task = DiffusionTask(told.diffusion, told.shapes.unet, told.seed, told.precision, parts)
         if self.origin:
             task.learner.begin(self.origin.network.state_dict())
         if self._reader and task.reader and told.sketch is None:
@@ -173,7 +172,7 @@ class Run:
         self._learn(self._loop(task, told.diffusion.steps), self._turns(pool, close_pool), pool, close_pool)
         if task.reader:
             write_safetensors(self.folder / "diffusion" / TEXT, task.reader.best(), {})
-        self._finish("diffusion", task.learner, {"scale": str(task.scale)})
+        self._finish("diffusion", task.learner, {"scale": str(parts.scale)})
 
     def _learn(self, loop: Loop[LatentBatch], turns: Turns, pool: LatentPool, close_pool: LatentPool | None) -> None:
         start = loop.resume()

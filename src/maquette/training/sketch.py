@@ -13,14 +13,12 @@ import torch.nn.functional as F
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
-from maquette.models.clip import CLIPText
 from maquette.models.unet import TransformerBlock
-from maquette.models.vae import VAE
-from maquette.text.tokenizer import CLIPTokenizer
 from maquette.training.diffusion import SHOWN
 from maquette.training.figures import Figures, figure, finite
 from maquette.training.latents import LatentBatch
-from maquette.training.learner import CPU, Learner, OptimiserSpec, Precision
+from maquette.training.learner import Learner, OptimiserSpec, Precision
+from maquette.training.parts import Parts
 from maquette.training.scenes import MOST_THINGS
 from maquette.training.sheet import write_sheet
 
@@ -83,34 +81,22 @@ class Sketch(nn.Module):
 
 
 class SketchTask:
-    """See the module. `scale` brings latents to unit variance; `vae` only shows them."""
+    """See the module. Of the parts the text tower learns; the first stage only shows."""
 
     name = "sketch"
 
-    def __init__(
-        self,
-        recipe: SketchRecipe,
-        seed: int,
-        precision: Precision,
-        *,
-        text: CLIPText,
-        tokenizer: CLIPTokenizer,
-        vae: VAE,
-        scale: float,
-        device: torch.device = CPU,
-    ) -> None:
+    def __init__(self, recipe: SketchRecipe, seed: int, precision: Precision, parts: Parts) -> None:
         torch.manual_seed(seed)
-        self.recipe, self.device = recipe, device
-        self.tokenizer, self.vae, self.scale = tokenizer, vae, scale
-        self.sketch = Sketch(text.spec.width, vae.spec.channels)
-        self.both = nn.ModuleDict({"text": text.requires_grad_(), "sketch": self.sketch})
-        self.text = text
-        self.learner = Learner(self.both, recipe.optimiser, recipe.steps, precision, device)
+        self.recipe, self.parts = recipe, parts
+        self.sketch = Sketch(parts.text.spec.width, parts.vae.spec.channels)
+        both = nn.ModuleDict({"text": parts.text.requires_grad_(), "sketch": self.sketch})
+        self.learner = Learner(both, recipe.optimiser, recipe.steps, precision, parts.device)
 
     def update(self, step: int, batch: LatentBatch) -> Figures:
         assert batch.boxes is not None
-        told = Wanted(*(each.to(self.device) for each in wanted(batch.latents * self.scale, batch.boxes)))
-        latents, boxes = self._draw(batch.captions)
+        told = wanted(batch.latents * self.parts.scale, batch.boxes)
+        told = Wanted(*(each.to(self.parts.device) for each in told))
+        latents, boxes = self.sketch(self.parts.states(batch.captions))
         wrong = (latents.float() - told.latents).square().mean(2) * told.there
         picture, things = wrong[:, 0].mean(), wrong[:, 1:].sum() / told.there[:, 1:].sum().clamp(min=1)
         box = (boxes.float() - told.boxes).square().mean()
@@ -118,11 +104,6 @@ class SketchTask:
         figures = {"loss": finite(loss, "loss", step), "picture": figure(picture), "things": figure(things)}
         loss.backward()
         return {**figures, "box": figure(box), "norm": self.learner.update(step)}
-
-    def _draw(self, captions: list[str]) -> tuple[Tensor, Tensor]:
-        ids = torch.tensor(self.tokenizer(captions)).to(self.device, non_blocking=True)
-        latents, boxes = self.sketch(self.text(ids).last)
-        return latents, boxes
 
     def best(self) -> dict[str, Tensor]:
         """The text tower's weights."""
@@ -139,7 +120,8 @@ class SketchTask:
     def show(self, step: int, folder: Path) -> None:
         """The sketches of the captions that the latent model shows too: a row of pictures, then rows of things."""
         with self.learner.averaged():
-            latents, _ = self._draw(list(SHOWN))
-        shape = (self.vae.spec.channels, SIDE, SIDE)
-        rows = (latents.float() / self.scale).transpose(0, 1).flatten(0, 1).unflatten(1, shape)
-        write_sheet(self.vae.decode(rows), folder / f"{step:08d}.png", columns=len(SHOWN))
+            latents, _ = self.sketch(self.parts.states(SHOWN))
+        vae, scale = self.parts.vae, self.parts.scale
+        shape = (vae.spec.channels, SIDE, SIDE)
+        rows = (latents.float() / scale).transpose(0, 1).flatten(0, 1).unflatten(1, shape)
+        write_sheet(vae.decode(rows), folder / f"{step:08d}.png", columns=len(SHOWN))
