@@ -225,6 +225,15 @@ def test_pools_that_do_not_fill_the_sketches_are_told(wrong: tuple[str, str], tm
         Recipe.read(path)
 
 
+def test_a_stage_that_the_recipe_leaves_out_is_told(tmp_path: Path) -> None:
+    path = write_recipe(tmp_path / "r.toml")
+    before, _, after = path.read_text().partition("[sketch]")
+    path.write_text(before + after[after.index("[diffusion]") :])
+    with pytest.raises(MaquetteError, match=r"r\.toml: has no \[sketch\]; add it, or leave this stage out"):
+        train(path, folder=tmp_path / "run", stage="sketch")
+    assert not (tmp_path / "run").exists()
+
+
 def test_an_unknown_stage_is_told(tmp_path: Path) -> None:
     with pytest.raises(
         MaquetteError, match="unknown stage 'vae': use one of tokenizer, clip, autoencoder, sketch, diffusion"

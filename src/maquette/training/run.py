@@ -306,6 +306,8 @@ def train(
     stages = STAGES if isinstance(settings, Recipe) else ()
     if stage is not None and stage not in stages:
         raise MaquetteError(f"unknown stage {stage!r}: use one of {', '.join(stages) or 'none, with this recipe'}")
+    if stage == "sketch" and isinstance(settings, Recipe) and settings.sketch is None:
+        raise MaquetteError(f"{path}: has no [sketch]; add it, or leave this stage out")
     folder, console = folder or Path("runs") / settings.name, console or Console(stderr=True)
     device, workers = settings.set_up()
     try:
