@@ -14,6 +14,7 @@ from maquette.diffusion.objective import (
     mode,
     p2,
     stratified,
+    towards_noise,
     uniform,
 )
 from maquette.diffusion.prediction import EPSILON, PREDICTIONS, SAMPLE, VELOCITY, V
@@ -48,9 +49,10 @@ def test_continuous_times_are_shifted() -> None:
         (stratified, lambda u: u),
         # The quantile of a logit-normal is the logistic function of the normal's.
         (logit_normal(0.5, 0.8), lambda u: torch.sigmoid(0.5 + 0.8 * torch.special.ndtri(u))),
+        (towards_noise(stratified, 2.0), lambda u: 1 - (1 - u) / (1 + u)),  # the odds of the noise doubled
         (mode(0.81), lambda u: (u - 0.81 * (torch.cos(math.pi / 2 * (1 - u)) ** 2 - u)).sort().values),
     ],
-    ids=["uniform", "stratified", "logit-normal", "mode"],
+    ids=["uniform", "stratified", "logit-normal", "towards-noise", "mode"],
 )
 def test_densities_have_their_quantiles(density, quantiles) -> None:
     u = torch.linspace(0.05, 0.95, 19, dtype=torch.float64)

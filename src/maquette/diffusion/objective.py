@@ -14,7 +14,7 @@ from torch import Generator, Tensor
 from maquette.diffusion.conditioning import Conditioning
 from maquette.diffusion.denoise import Network
 from maquette.diffusion.prediction import EPSILON, Prediction
-from maquette.diffusion.process import Level, Process
+from maquette.diffusion.process import Level, Process, shifted
 from maquette.errors import MaquetteError
 
 Density = Callable[[int, Generator | None], Tensor]
@@ -32,6 +32,15 @@ def uniform(count: int, generator: Generator | None = None) -> Tensor:
 def stratified(count: int, generator: Generator | None = None) -> Tensor:
     """Uniform, but spread evenly within the batch: less variance (variational diffusion, 2107.00630, appendix I.1)."""
     return (torch.rand(1, generator=generator, dtype=torch.float64) + torch.arange(count) / count) % 1.0
+
+
+def towards_noise(density: Density, shift: float) -> Density:
+    """More of a density's times where there is more noise, as flows shift theirs (SD3, 2403.03206, equation 23)."""
+
+    def draw(count: int, generator: Generator | None = None) -> Tensor:
+        return shifted(density(count, generator), shift).clamp(max=1.0 - 2**-53)
+
+    return draw
 
 
 def logit_normal(mean: float = 0.0, std: float = 1.0) -> Density:

@@ -18,7 +18,7 @@ from maquette.diffusion.conditioning import Conditioning
 from maquette.diffusion.denoise import Network, denoiser
 from maquette.diffusion.guidance import Pair, cfg
 from maquette.diffusion.noise import SeededNoise
-from maquette.diffusion.objective import Objective, capped_snr, losses_by_time, stratified
+from maquette.diffusion.objective import Objective, capped_snr, losses_by_time, stratified, towards_noise
 from maquette.diffusion.prediction import PREDICTIONS
 from maquette.diffusion.process import Discrete
 from maquette.diffusion.samplers import sampler, walk
@@ -73,6 +73,7 @@ class DiffusionRecipe(BaseModel):
     snr_cap: float | None = Field(
         5.0, gt=1, description="Cap of the weight SNR + 1 on the error in x0; None: plain squares."
     )
+    shift: float = Field(1.0, gt=0, description="Above 1, more of the times have much noise: where the words decide.")
     compile: bool = Field(False, description="On CUDA alone.")
     drop: float = Field(0.1, ge=0, le=1, description="Share of captions replaced by the empty one.")
 
@@ -131,7 +132,8 @@ class DiffusionTask:
         self.process = process_of(recipe)
         self.prediction = PREDICTIONS[recipe.prediction]
         weight = None if recipe.snr_cap is None else capped_snr(recipe.snr_cap)
-        self.objective = Objective(process=self.process, prediction=self.prediction, density=stratified, weight=weight)
+        density = towards_noise(stratified, recipe.shift)
+        self.objective = Objective(process=self.process, prediction=self.prediction, density=density, weight=weight)
 
     def update(self, step: int, batch: LatentBatch) -> Figures:
         x0 = batch.latents.to(self.parts.device, non_blocking=True) * self.parts.scale

@@ -22,7 +22,7 @@ from maquette.training.parts import Parts
 from maquette.training.scenes import MOST_THINGS
 from maquette.training.sheet import write_sheet
 
-SIDE = 6  # latents a side of a sketch: a thing of 48 pixels in full
+SIDE = 8  # latents a side of a sketch: a thing of 64 pixels in full
 HEAD = 64  # channels of an attention head
 
 
