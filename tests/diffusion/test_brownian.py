@@ -95,6 +95,15 @@ def test_emulations_choose_what_paths_are_drawn_from() -> None:
     }
 
 
+def test_a_single_step_from_pure_noise_asks_nothing_of_its_path() -> None:
+    process = Discrete.scaled_linear(zero_terminal_snr=True)
+    levels = schedule("trailing", process, 1)
+    made = noise("a1111-cpu", [1], levels=levels)
+    start = made.start((4, 8, 8))
+    *_, last = sampler("dpmpp_2m_sde")(lambda x, at: 0.5 * x, start, levels, made)
+    assert torch.equal(last.x, 0.5 * start)
+
+
 @pytest.mark.parametrize(
     "process", [Discrete.scaled_linear(), Discrete.scaled_linear(zero_terminal_snr=True), RectifiedFlow()]
 )

@@ -57,6 +57,13 @@ def test_to_casts_everything() -> None:
     assert same.to().tokens is same.tokens
 
 
+def test_guidance_is_never_rounded_to_half_precision() -> None:
+    """Near 7.3 bfloat16 has no number between 7.28 and 7.31, and 1000 times that is what the sinusoids turn by."""
+    told = Conditioning(guidance=torch.tensor([7.3]))
+    assert torch.equal(told.to(dtype=torch.bfloat16).guidance, torch.tensor([7.3]))
+    assert told.to(dtype=torch.float64).guidance.dtype == torch.float64
+
+
 @pytest.mark.parametrize(
     ("other", "message"),
     [

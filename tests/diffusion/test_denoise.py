@@ -3,9 +3,9 @@ import torch
 from torch import Tensor
 
 from maquette.diffusion.conditioning import Conditioning
-from maquette.diffusion.denoise import bind, denoiser
+from maquette.diffusion.denoise import bind, denoiser, translated
 from maquette.diffusion.prediction import EPSILON, V
-from maquette.diffusion.process import Discrete, RectifiedFlow
+from maquette.diffusion.process import EDM, Discrete, Level, RectifiedFlow
 
 
 @pytest.mark.parametrize(
@@ -40,6 +40,24 @@ def test_x0_of_a_perfect_network_is_the_clean_data() -> None:
     level = Discrete.scaled_linear().at(321.5)
     guided = bind(denoiser(lambda x, t, conditioning: noise, EPSILON), Conditioning())
     torch.testing.assert_close(guided(level.mix(x0, noise), level), x0)
+
+
+def test_a_process_is_asked_along_the_levels_of_another() -> None:
+    """A perfect network of an EDM, or of flows, finds the clean data in what DDPM's noise was added to."""
+    x0, noise = torch.randn(2, 1, 3, 4, 4, dtype=torch.float64)
+    levels = [Discrete.scaled_linear(zero_terminal_snr=True).at(t) for t in (999.0, 700.0, 20.0)]
+    for process in (EDM(), RectifiedFlow(), Discrete.scaled_linear()):
+        seen: list[Level] = []
+
+        def network(x: Tensor, level: Level, conditioning: Conditioning, seen: list[Level] = seen) -> Tensor:
+            seen.append(level)
+            return (x - level.sigma * noise) / level.alpha if level.alpha else x0
+
+        for level in levels:
+            found = translated(network, process)(level.mix(x0, noise), level, Conditioning())
+            if level.lam > process.at(process.start).lam:
+                torch.testing.assert_close(found, x0)
+        assert all(process.end <= level.t <= process.start for level in seen)
 
 
 def test_a_batch_of_levels_is_answered_one_time_each() -> None:

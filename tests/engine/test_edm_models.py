@@ -16,9 +16,11 @@ from maquette.diffusion.prediction import PRECONDITIONED, V
 from maquette.diffusion.process import EDM
 from maquette.diffusion.samplers import sampler
 from maquette.diffusion.schedules import schedule
+from maquette.engine.control import ControlNetwork
 from maquette.engine.convert import convert
 from maquette.engine.recognise import recognise
 from maquette.errors import MaquetteError
+from maquette.models.t2i_adapter import T2IAdapter, T2IAdapterSpec
 from maquette.weights.safetensors_file import write_safetensors
 from maquette.weights.view import InMemory, union
 
@@ -79,6 +81,22 @@ def test_pictures_are_those_of_diffusers(family: str, tmp_path: Path) -> None:
     ours = (model.decode(last.x) + 1) / 2
     assert ours.std() > 0.02
     assert float(-10 * (ours - theirs).square().mean().log10()) > 60
+
+
+def test_shares_of_the_way_are_of_all_of_its_times(tmp_path: Path) -> None:
+    """Their times run from 1.1 to -1.6; 0 is in the middle."""
+    model = maquette.open(write("playground-2.5", tmp_path))
+    told = {"prompt": "a cat", "seed": 3, "steps": 4, "width": SIDE, "height": SIDE, "guidance": 5.0}
+    whole = model.paint(**told)
+    assert model.paint(**told, interval=(0.0, 1.0)).latent_hashes == whole.latent_hashes
+    assert model.paint(**told, interval=(0.0, 0.5)).latent_hashes != whole.latent_hashes
+    spec = T2IAdapterSpec(widths=model.network.spec.widths)
+    adapter = ControlNetwork(path=tmp_path, model=model, network=T2IAdapter(spec))
+    half = adapter.follow(torch.rand(1, 3, SIDE, SIDE), start=0.25, end=0.75)
+    process = model.process
+    assert (half.first, half.last) == pytest.approx(
+        [process.start + share * (process.end - process.start) for share in (0.25, 0.75)]
+    )
 
 
 def test_marks_that_are_no_numbers_are_refused(tmp_path: Path) -> None:

@@ -2,7 +2,8 @@
 
 import pytest
 
-from maquette.text.script import by_step, split_together
+from maquette.errors import MaquetteError
+from maquette.text.script import DEEPEST, by_step, split_together
 
 
 @pytest.mark.parametrize(
@@ -27,6 +28,7 @@ from maquette.text.script import by_step, split_together
         ("[a:b:1]", [(1, "a"), (10, "b")]),
         ("[words] (more:1.2)", [(10, "[words] (more:1.2)")]),
         ("[a:b]", [(10, "[a:b]")]),
+        ("[ [a [b:c:5] d", [(5, "[ [a b d"), (10, "[ [a c d")]),
         ("", [(10, "")]),
     ],
 )
@@ -42,9 +44,17 @@ def test_what_a_prompt_says_in_each_step(prompt: str, ends: list[tuple[int, str]
         ("a cat AND a dog", [("a cat", 1.0), ("a dog", 1.0)]),
         ("a cat :1.2 AND a dog AND a penguin :2.2", [("a cat", 1.2), ("a dog", 1.0), ("a penguin", 2.2)]),
         ("a cat :0.7", [("a cat :0.7", 1.0)]),
+        ("a cat:1.2 AND a dog:.5", [("a cat", 1.2), ("a dog", 0.5)]),
         ("SAND AND ANDES", [("SAND", 1.0), ("ANDES", 1.0)]),
         ("AND", [("", 1.0), ("", 1.0)]),
     ],
 )
 def test_prompts_that_are_meant_together(prompt: str, parts: list[tuple[str, float]]) -> None:
     assert split_together(prompt) == parts
+
+
+def test_brackets_may_be_many_but_not_in_one_another() -> None:
+    assert by_step("[" * 1500, 1) == ["[" * 1500]
+    assert by_step("[" * DEEPEST + "a" + "]" * DEEPEST, 1) == ["[" * DEEPEST + "a" + "]" * DEEPEST]
+    with pytest.raises(MaquetteError, match=f"in more than {DEEPEST} others"):
+        by_step("[" * 1500 + "a" + "]" * 1500, 1)

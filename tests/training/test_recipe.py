@@ -154,6 +154,7 @@ WRONG: dict[str, tuple[str, str, str]] = {  # a part of the recipe, what stands 
     "towers that do not meet": ("projection = 24", "projection = 16", "projection must be equal"),
     "pictures of another size": ("size = 128", "size = 64", "must be equal, and are 64 and 128"),
     "a pool below a batch": ("pool = 70", "pool = 3", "the pool of 3 scenes does not fill a batch of 4"),
+    "crops between latents": ("crops = 3", "crops = 3\ncrop = 60", "autoencoder.crop must be a multiple of .* 8"),
     "no TOML": ("[clip]", "[clip", "is not a TOML file"),
 }
 

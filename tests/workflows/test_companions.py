@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 import maquette
+from maquette.diffusion.process import EDM, Level
 from maquette.engine.model import Model
 from maquette.errors import MaquetteError
 from maquette.workflows.grid import Axis, varied
@@ -38,6 +39,20 @@ def test_a_refiner_does_the_last_steps(base: Model, tmp_path: Path) -> None:
     assert refined.latent_hashes != plain.latent_hashes
     never = run(paint(base, varied(request, [Axis("refiner.at", (1.0,))], [1.0])))
     assert never.latent_hashes == plain.latent_hashes
+
+
+def test_a_refiner_of_another_process_is_told_its_own_times(base: Model, tmp_path: Path) -> None:
+    path = write_original("sdxl-refiner", tmp_path)
+    asked: list[float] = []
+    refiner = maquette.open(path, dtype="float32")
+    refiner.process = EDM()
+    denoise = refiner.denoiser
+    refiner.denoiser = lambda x, level, told: (asked.append(level.t), denoise(x, level, told))[1]
+    base.companions[str(path)] = refiner
+    told = {"prompt": "x", "seed": 1, "steps": 5, "width": 64, "height": 64, "refiner": {"model": str(path), "at": 0.6}}
+    levels: list[Level] = []
+    run(paint(base, Request.read(told)), lambda step: levels.append(step.level))
+    assert asked == pytest.approx([EDM().time(level.lam) for level in levels[2:4]])  # a step ends where the next begins
 
 
 def test_a_companion_that_is_not_there_is_named(base: Model) -> None:

@@ -78,7 +78,7 @@ class BrownianNoise:
         self._noise, self._seeds, self._source, self._together = noise, seeds, source, together
         self._time = _sigma if isinstance(levels.process, RectifiedFlow) else _ratio
         times = [self._time(level) for level in levels]
-        finite = [time for time in times if 0 < time < math.inf]
+        finite = [time for time in times if 0 < time < math.inf] or [1.0]  # none in a single step from pure noise
         self._low, self._high = min(finite), max(finite) * (2 if math.inf in times else 1)
         self._paths: list[BrownianPath] = []
 

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from maquette.diffusion.transfer import to_device
 from maquette.errors import MaquetteError
 
 
@@ -63,9 +64,14 @@ class Conditioning:
         )
 
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> "Conditioning":
-        """Move to a device and cast to a floating-point type; without arguments, nothing changes."""
-        moved = self.map(lambda part: part.to(device=device, dtype=dtype, non_blocking=True))
-        return replace(moved, repeats=self.repeats)
+        """Move to a device and cast to a floating-point type; without arguments, nothing changes.
+
+        Guidance stays float32 at least: between two numbers of half precision its sinusoids turn by many radians.
+        """
+        moved = self.map(lambda part: to_device(part, device, dtype))
+        exact = None if dtype is None else torch.promote_types(dtype, torch.float32)
+        guidance = None if self.guidance is None else to_device(self.guidance, device, exact)
+        return replace(moved, guidance=guidance, repeats=self.repeats)
 
     def repeat(self, count: int) -> "Conditioning":
         """The whole batch ``count`` times over, in order: rows a b become a b a b."""

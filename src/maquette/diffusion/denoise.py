@@ -7,7 +7,7 @@ from torch import Tensor
 
 from maquette.diffusion.conditioning import Conditioning
 from maquette.diffusion.prediction import Prediction
-from maquette.diffusion.process import Level
+from maquette.diffusion.process import Level, Process
 
 Network = Callable[[Tensor, Tensor, Conditioning], Tensor]
 """``(x, t, conditioning) -> output``: x (B, C, H, W), t (B,) in the network's own time."""
@@ -33,6 +33,19 @@ def denoiser(network: Network, prediction: Prediction, dtype: torch.dtype | None
         return prediction.x0(output.to(outer), x.to(outer), level)
 
     return denoise
+
+
+def translated(denoise: Denoiser, process: Process) -> Denoiser:
+    """Ask a denoiser that knows noise by ``process`` along the levels of any other: where the ratio is the same.
+
+    Only the time's name and the scale of ``x`` change: a refiner of another process can go on from what was painted.
+    """
+
+    def ask(x: Tensor, level: Level, conditioning: Conditioning) -> Tensor:
+        own = process.at(process.time(float(level.lam)))
+        return denoise(x * (own.sigma / level.sigma), own, conditioning)
+
+    return ask
 
 
 def _time(level: Level, x: Tensor, dtype: torch.dtype) -> Tensor:

@@ -15,6 +15,7 @@ from maquette.diffusion.conditioning import Conditioning
 from maquette.diffusion.denoise import Network
 from maquette.diffusion.prediction import EPSILON, Prediction
 from maquette.diffusion.process import Level, Process, shifted
+from maquette.diffusion.transfer import to_device
 from maquette.errors import MaquetteError
 
 Density = Callable[[int, Generator | None], Tensor]
@@ -112,7 +113,7 @@ class Objective:
         ``x0`` and ``noise`` (B, C, H, W), ``t`` (B,) as from `draw_times`, on any device.
         """
         outer = torch.promote_types(x0.dtype, torch.float32)
-        level = Level(*(part.to(x0.device, outer, non_blocking=True) for part in _tensors(self.process.at(t))))
+        level = Level(*(to_device(part, x0.device, outer) for part in _tensors(self.process.at(t))))
         x0, noise = x0.to(outer), noise.to(outer)
         output = network(level.mix(x0, noise), _tensors(level)[0], conditioning)
         error = output.to(outer) - self.prediction.target(x0, noise, level)
@@ -133,10 +134,10 @@ def losses_by_time(losses: Tensor, t: Tensor, process: Process, bins: int = 10) 
 
     The mean of an empty bin is NaN.
     """
-    place = (t.to(torch.float64) / process.start * bins).long().clamp(0, bins - 1)
+    place = ((t.to(torch.float64) - process.end) / (process.start - process.end) * bins).long().clamp(0, bins - 1)
     count = torch.bincount(place, minlength=bins)
     total = torch.zeros(bins, dtype=torch.float64, device=t.device)
-    return total.index_add_(0, place, losses.detach().to(t.device, torch.float64)) / count, count
+    return total.index_add_(0, place, losses.detach().to(t.device).to(torch.float64)) / count, count
 
 
 def _tensors(level: Level) -> tuple[Tensor, Tensor, Tensor]:

@@ -70,6 +70,11 @@ class Process(Protocol):
         ...
 
     @property
+    def end(self) -> float:
+        """The time of the least noisy level."""
+        ...
+
+    @property
     def steps(self) -> int:
         """The number of training steps that schedules divide."""
         ...
@@ -173,6 +178,11 @@ class Discrete:
         return float(len(self.betas) - 1)
 
     @property
+    def end(self) -> float:
+        """The first step, 0."""
+        return 0.0
+
+    @property
     def steps(self) -> int:
         """The number of betas."""
         return len(self.betas)
@@ -246,6 +256,11 @@ class RectifiedFlow:
     def start(self) -> float:
         """Pure noise, 1."""
         return 1.0
+
+    @property
+    def end(self) -> float:
+        """No noise, 0."""
+        return 0.0
 
     @overload
     def at(self, t: float) -> Level: ...

@@ -4,7 +4,7 @@ One signature, ``(process, n, **options) -> Schedule`` with n steps, and one nam
 the training steps (leading, trailing, linspace, ...) hold for every process, because a process says what time its
 training steps have; ramps in the noise-to-signal ratio ``sigma / alpha`` (karras, exponential, ...) hold because every
 process can be asked for the time of a ratio. Where a process starts at pure noise, so does the schedule, except
-`leading`, which by its definition starts below.
+`leading` and `align_your_steps`, which by their definitions start below.
 """
 
 import inspect

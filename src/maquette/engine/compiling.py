@@ -19,7 +19,9 @@ def compile_blocks(network: Network, backend: str = "inductor") -> None:
 
     On the CPUs that were measured this wins nothing (docs/benchmarks.md).
     """
-    torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, KINDS)
+    config = torch._dynamo.config
+    limit = "recompile_limit" if hasattr(config, "recompile_limit") else "cache_size_limit"  # its name in PyTorch 2.6
+    setattr(config, limit, max(getattr(config, limit), KINDS))
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # compiled code leaves weights alone
     before, compiled = network.run, {}
 

@@ -125,11 +125,11 @@ class ControlNetwork:
             if mode != "balanced":
                 says = _softened(says, adapter=isinstance(self.network, T2IAdapter))
             wrap = _addition(says, size, factor, float(scale), both)
-        whole = self.model.process.start
+        process = self.model.process
         return Control(
             wrap=wrap,
-            first=math.inf if start == 0.0 else (1.0 - start) * whole,
-            last=-math.inf if end == 1.0 else (1.0 - end) * whole,
+            first=math.inf if start == 0.0 else (1.0 - start) * process.start + start * process.end,
+            last=-math.inf if end == 1.0 else (1.0 - end) * process.start + end * process.end,
         )
 
     def _check(self, picture: Tensor, mode: Mode, against: Tensor | None) -> None:

@@ -30,7 +30,7 @@ def fit(model: "Model") -> Tensor:
     """The matrix (C + 1, 3), its last row a constant, that takes the model's latents to mean colours; float32."""
     latents = model.encode(two_colours(SIDE * model.first_stage.vae.spec.factor).to(model.device))
     colours = F.adaptive_avg_pool2d(model.decode(latents), (SIDE, SIDE))
-    rows, targets = (each.permute(0, 2, 3, 1).flatten(0, 2).double().cpu() for each in (latents, colours))
+    rows, targets = (each.permute(0, 2, 3, 1).flatten(0, 2).cpu().double() for each in (latents, colours))
     return torch.linalg.lstsq(F.pad(rows, (0, 1), value=1.0), targets).solution.float()
 
 

@@ -207,12 +207,12 @@ class _Tally:
 
     def __init__(self, norm: GroupNorm) -> None:
         self.groups, self.eps, self.count = norm.num_groups, norm.eps, 0
-        self.sum = self.squares = torch.zeros((), dtype=torch.double, device=norm.weight.device)
+        self.sum = self.squares = torch.zeros((), dtype=_exact(norm.weight), device=norm.weight.device)
 
     def add(self, x: Tensor) -> None:
         exact = torch.promote_types(x.dtype, torch.float32)
-        total = x.sum(dim=(2, 3), dtype=exact).double()
-        squares = torch.linalg.vector_norm(x, dim=(2, 3), dtype=exact).double().square()
+        total = x.sum(dim=(2, 3), dtype=exact).to(_exact(x))
+        squares = torch.linalg.vector_norm(x, dim=(2, 3), dtype=exact).to(_exact(x)).square()
         self.count += x.numel() // self.groups
         self.sum, self.squares = (
             whole + each.view(len(x), self.groups, -1).sum(dim=(0, 2))
@@ -223,6 +223,11 @@ class _Tally:
     def moments(self) -> Moments:
         mean = self.sum / self.count
         return Moments(mean, (self.squares / self.count - mean**2).clamp(min=0.0) + self.eps)
+
+
+def _exact(x: Tensor) -> torch.dtype:
+    """What sums over a whole picture are kept in: float64, which Apple's GPUs do not have."""
+    return torch.float32 if x.device.type == "mps" else torch.float64
 
 
 def _and_correct(tally: _Tally, correction: Moments) -> Callable[[Tensor], Moments]:

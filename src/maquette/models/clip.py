@@ -117,7 +117,8 @@ def look(picture: Tensor, size: int) -> Tensor:
     """Pictures (B, 3, H, W) in [0, 1] of any size -> the middle of each, (B, 3, size, size), as a tower reads it."""
     height, width = picture.shape[2:]
     sides = [size * side // min(height, width) for side in (height, width)]
-    small = F.interpolate(picture, sides, mode="bicubic", align_corners=False, antialias=True).clamp(0, 1)
+    near = picture.cpu() if picture.device.type == "mps" else picture  # some PyTorch cannot do this there
+    small = F.interpolate(near, sides, mode="bicubic", align_corners=False, antialias=True).clamp(0, 1).to(picture)
     top, left = ((side - size) // 2 for side in sides)
     mean, deviation = (torch.tensor(each, device=picture.device)[:, None, None] for each in (MEAN, DEVIATION))
     return (small[..., top : top + size, left : left + size] - mean) / deviation

@@ -10,8 +10,12 @@ import re
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from maquette.errors import MaquetteError
+
+DEEPEST = 50  # square brackets in each other
+
 _AND = re.compile(r"\bAND\b")
-_WEIGHT = re.compile(r"^(?P<text>.*?)(?:\s:\s*(?P<weight>[+-]?(?:\d+\.?\d*|\.\d+)))?\s*$", re.DOTALL)
+_WEIGHT = re.compile(r"^(?P<text>.*?)(?:\s*:\s*(?P<weight>[+-]?(?:\d+\.?\d*|\.\d+)))?\s*$", re.DOTALL)
 _NUMBER = re.compile(r"\s*(?:\d+\.?\d*|\.\d+)\s*")
 
 
@@ -41,7 +45,10 @@ Script = tuple[str | Switch | Turns, ...]
 
 
 def split_together(prompt: str) -> list[tuple[str, float]]:
-    """The prompts between the ANDs, each with its weight; a prompt without AND as it is."""
+    """The prompts between the ANDs, each with its weight.
+
+    A prompt without AND stays as it is: A1111 would read the end of "a clock at 12:30" as a weight of 30.
+    """
     parts = [_WEIGHT.match(part) for part in _AND.split(prompt)]
     if len(parts) == 1:
         return [(prompt, 1.0)]
@@ -59,41 +66,49 @@ def read(script: Script, step: int, steps: int) -> str:
     return "".join(piece if isinstance(piece, str) else piece.at(step, steps) for piece in script)
 
 
-def parse_script(prompt: str) -> Script:
-    """The pieces of a prompt. Brackets that mean no change are left as they are, for the grammar of weights."""
+def parse_script(prompt: str, depth: int = 0) -> Script:
+    """The pieces of a prompt. Brackets that mean no change are left as they are, for the grammar of weights.
+
+    Raises:
+        MaquetteError: square brackets stand in more than `DEEPEST` others.
+    """
+    if depth > DEEPEST:
+        raise MaquetteError(f"the prompt: square brackets stand in more than {DEEPEST} others; close or remove some")
     pieces: list[str | Switch | Turns] = []
     start = 0
     while (found := _first_group(prompt, start)) is not None:
         opening, closing = found
-        pieces += [prompt[start:opening], *_group(prompt[opening + 1 : closing])]
+        pieces += [prompt[start:opening], *_group(prompt[opening + 1 : closing], depth + 1)]
         start = closing + 1
     pieces.append(prompt[start:])
     return tuple(piece for piece in pieces if piece != "")
 
 
-def _group(inside: str) -> Script:
+def _group(inside: str, depth: int) -> Script:
     """What stands between two square brackets."""
     turns = _split(inside, "|")
     if len(turns) > 1:
-        return (Turns(tuple(parse_script(turn) for turn in turns)),)
+        return (Turns(tuple(parse_script(turn, depth) for turn in turns)),)
     *texts, when = _split(inside, ":")
     if len(texts) in (1, 2) and _NUMBER.fullmatch(when):
         before, after = texts if len(texts) == 2 else ("", texts[0])
-        return (Switch(parse_script(before), parse_script(after), when.strip()),)
-    return ("[", *parse_script(inside), "]")
+        return (Switch(parse_script(before, depth), parse_script(after, depth), when.strip()),)
+    return ("[", *parse_script(inside, depth), "]")
 
 
 def _first_group(text: str, start: int) -> tuple[int, int] | None:
     """The places of the first square brackets that belong together; one that is never closed is a letter."""
-    opened = []
+    opened: list[int] = []
+    inside: list[tuple[int, int]] = []  # the pairs that no other pair holds, as far as was read
     for place, letter, _ in _brackets(text, start):
         if letter == "[":
             opened.append(place)
-        elif letter == "]" and len(opened) == 1:
-            return opened[0], place
         elif letter == "]" and opened:
-            opened.pop()
-    return _first_group(text, opened[0] + 1) if opened else None
+            first = opened.pop()
+            if not opened:
+                return first, place
+            inside = [pair for pair in inside if pair[0] < first] + [(first, place)]
+    return inside[0] if inside else None
 
 
 def _split(text: str, mark: str) -> list[str]:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
+from maquette.diffusion.transfer import to_device
 from maquette.models.critic import Critic, CriticSpec
 from maquette.models.vae import VAE, VAESpec
 from maquette.training.crops import corners, crop
@@ -72,7 +73,9 @@ class AutoencoderTask:
         self.vae = VAE(spec)
         self.learner = Learner(self.vae, recipe.optimiser, recipe.steps, precision, device)
         self.critic = Critic(CriticSpec(width=32))
-        self.critic_learner = Learner(self.critic, recipe.critic, recipe.steps, precision, device)
+        self.critic_learner = Learner(
+            self.critic, recipe.critic, max(1, recipe.steps - recipe.refine_from), precision, device
+        )
         self.encode, self.decode = self.vae.encode, self.vae.decode
         if recipe.compile and device.type == "cuda":
             self.encode, self.decode = torch.compile(self.encode), torch.compile(self.decode)
@@ -86,7 +89,7 @@ class AutoencoderTask:
         channels, factor = self.vae.spec.channels, self.vae.spec.factor
         shape = (len(x), channels, x.shape[2] // factor, x.shape[3] // factor)
         noise = torch.randn(shape, generator=generator(self.seed, step))
-        noise = noise.to(self.device, self.vae.encoder.dtype, non_blocking=True)
+        noise = to_device(noise, self.device, self.vae.encoder.dtype)
         with torch.set_grad_enabled(not frozen):
             posterior = self.encode(x)
         decoded = self.decode(posterior.sample(noise))
@@ -140,7 +143,7 @@ class AutoencoderTask:
         self.critic.zero_grad(set_to_none=True)
         loss = 0.5 * (F.relu(1 - self.critic(x).float()).mean() + F.relu(1 + self.critic(decoded).float()).mean())
         loss.backward()
-        self.critic_learner.update(step)
+        self.critic_learner.update(step - self.recipe.refine_from)
         return finite(loss, "critic's loss", step)
 
     def state(self) -> dict[str, Tensor]:
@@ -157,7 +160,7 @@ class AutoencoderTask:
 
 def to_signed(pictures: object, device: torch.device = CPU) -> Tensor:
     """uint8 (B, H, W, 3) -> float32 (B, 3, H, W) in [-1, 1], channels-last, on the device."""
-    x = torch.as_tensor(pictures).to(device, non_blocking=True).permute(0, 3, 1, 2)
+    x = to_device(torch.as_tensor(pictures), device).permute(0, 3, 1, 2)
     return (x.float() / 127.5 - 1.0).contiguous(memory_format=torch.channels_last)
 
 

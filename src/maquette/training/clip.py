@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
+from maquette.diffusion.transfer import to_device
 from maquette.models.clip import CLIPImage, CLIPImageSpec, CLIPText, CLIPTextSpec
 from maquette.text.tokenizer import CLIPTokenizer
 from maquette.training.autoencoder import to_signed
@@ -78,7 +79,7 @@ class CLIPTask:
         self.shown = ""
 
     def update(self, step: int, batch: Batch) -> Figures:
-        ids = torch.tensor(self.tokenizer(batch.captions)).to(self.device, non_blocking=True)
+        ids = to_device(torch.tensor(self.tokenizer(batch.captions)), self.device)
         similarities = self.forward(ids, to_signed(batch.pictures, self.device))
         loss = contrastive_loss(similarities)
         figures = {"loss": finite(loss, "loss", step)}

@@ -23,6 +23,7 @@ from maquette.diffusion.prediction import PREDICTIONS
 from maquette.diffusion.process import Discrete
 from maquette.diffusion.samplers import sampler, walk
 from maquette.diffusion.schedules import schedule
+from maquette.diffusion.transfer import to_device
 from maquette.models.unet import UNet, UNetSpec
 from maquette.training.figures import Figures, finite
 from maquette.training.latents import LatentBatch
@@ -103,7 +104,7 @@ def regress(
     network: Network, objective: Objective, x0: Tensor, told: Conditioning, seed: int, step: int
 ) -> tuple[Tensor, Figures]:
     """The mean loss of an update with the noise and the times of its step, and what to show of it."""
-    noise = torch.randn(x0.shape, generator=generator(seed, step, NOISE)).to(x0.device, non_blocking=True)
+    noise = to_device(torch.randn(x0.shape, generator=generator(seed, step, NOISE)), x0.device)
     t = objective.draw_times(len(x0), generator(seed, step, TIME))
     losses = objective.losses(network, x0, told, t, noise)
     loss = losses.mean()
@@ -136,7 +137,7 @@ class DiffusionTask:
         self.objective = Objective(process=self.process, prediction=self.prediction, density=density, weight=weight)
 
     def update(self, step: int, batch: LatentBatch) -> Figures:
-        x0 = batch.latents.to(self.parts.device, non_blocking=True) * self.parts.scale
+        x0 = to_device(batch.latents, self.parts.device) * self.parts.scale
         told = self.condition(dropped(batch.captions, self.recipe.drop, self.seed, step))
         loss, figures = regress(self.network, self.objective, x0, told, self.seed, step)
         loss.backward()

@@ -19,6 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from rich.console import Console
 from torch import Tensor
 
+from maquette.diffusion.transfer import to_device
 from maquette.engine.build import fill, outline
 from maquette.engine.open import ASSETS, read_json
 from maquette.errors import MaquetteError
@@ -55,7 +56,7 @@ class JudgeRecipe(BaseModel):
     batch: int = Field(32, gt=0)
     optimiser: OptimiserSpec = OptimiserSpec(rate=2e-3, weight_decay=0.02, ema=0.999, decay=0.4)
     crops: int = Field(0, ge=0, description="So many crops around objects instead of whole pictures, on other steps.")
-    crop: int = Field(64, gt=0, le=EXTENT, multiple_of=CELL, description="Side of the crops.")
+    crop: int = Field(64, gt=0, le=EXTENT, multiple_of=2 * CELL, description="Side of the crops.")
     whole_every: int = Field(4, gt=0, description="With crops, the steps from one with whole pictures to the next.")
     cells: tuple[int, int] = Field((16, 24), description="Cells of the background and of things that count, a picture.")
     recolour: float = Field(0.5, ge=0, description="Weight of the recolouring's cross-entropy.")
@@ -128,7 +129,7 @@ class JudgeTask:
         cells = self.judge.look(x)
         chosen = self._counted(step, wanted.emoji > 0).flatten().nonzero().flatten()  # on the CPU, which knows at once
         things = (wanted.emoji.flatten()[chosen] > 0).nonzero().flatten()
-        wanted = Labels(*(label.to(self.device, non_blocking=True) for label in wanted))
+        wanted = Labels(*(to_device(label, self.device) for label in wanted))
         chosen, things = chosen.to(self.device), things.to(self.device)
         rows, told = cells.permute(0, 2, 3, 1).flatten(0, 2)[chosen], wanted.emoji.flatten()[chosen]
         emoji = self.judge.emoji(rows).float()

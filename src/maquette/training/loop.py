@@ -1,6 +1,7 @@
 """The one training loop: batches in, updates, a checkpoint each minute, samples, a bar with loss and time left.
 
-All randomness of step k comes from (seed, k), so a run that was killed and resumed is bit for bit the unbroken one.
+All randomness of step k comes from (seed, k), so on the CPU a run that was killed and resumed is bit for bit the
+unbroken one (on CUDA some sums are taken in another order each time).
 """
 
 import json

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from maquette.diffusion.transfer import to_device
 from maquette.models.clip import CLIPText
 from maquette.models.vae import VAE
 from maquette.text.tokenizer import CLIPTokenizer
@@ -24,5 +25,5 @@ class Parts:
 
     def states(self, captions: Sequence[str]) -> Tensor:
         """The text tower's last states after the final norm, (B, L, width)."""
-        ids = torch.tensor(self.tokenizer(captions)).to(self.device, non_blocking=True)
+        ids = to_device(torch.tensor(self.tokenizer(captions)), self.device)
         return self.text(ids).last

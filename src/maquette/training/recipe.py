@@ -144,6 +144,13 @@ class Recipe(Settings):
     diffusion: DiffusionRecipe
 
     @model_validator(mode="after")
+    def _crops_are_latents(self) -> Self:
+        crop, factor = self.autoencoder.crop, self.shapes.vae.factor
+        if self.autoencoder.crops and crop % factor:
+            raise ValueError(f"autoencoder.crop must be a multiple of the factor of the vae, {factor}, and is {crop}")
+        return self
+
+    @model_validator(mode="after")
     def _pools_fill_the_sketches(self) -> Self:
         told, pools = self.sketch, self.diffusion
         if told and (told.batch > pools.pool or told.close_ups > pools.close_pool):

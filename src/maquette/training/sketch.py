@@ -70,7 +70,8 @@ class Sketch(nn.Module):
     def __init__(self, width: int, channels: int) -> None:
         super().__init__()
         self.queries = nn.Parameter(torch.randn(1 + MOST_THINGS, width))
-        self.block = TransformerBlock(width, max(1, width // HEAD), width)
+        heads = next(heads for heads in range(max(1, width // HEAD), 0, -1) if width % heads == 0)
+        self.block = TransformerBlock(width, heads, width)
         self.norm = nn.LayerNorm(width)
         self.out = nn.Linear(width, channels * SIDE * SIDE + 3)
 

@@ -3,6 +3,7 @@
 Each of these wraps the one question, *what is x0?* (`maquette.diffusion`); here is only what wraps what.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
@@ -14,9 +15,8 @@ from torch import Tensor
 
 from maquette.diffusion.compose import blend, by_step, handover, tiled
 from maquette.diffusion.conditioning import Conditioning
-from maquette.diffusion.denoise import Denoiser, Guided
+from maquette.diffusion.denoise import Denoiser, Guided, translated
 from maquette.diffusion.guidance import Pair, cfg, during, rescaled
-from maquette.diffusion.process import Level
 from maquette.diffusion.schedules import Schedule
 from maquette.engine.attention_maps import AttentionMaps
 from maquette.engine.cache import cached
@@ -39,7 +39,8 @@ from maquette.workflows.settings import Control, Picture, Region
 class Guide:
     """What a request tells a model, for all of its pictures.
 
-    `concat` (B or 1, C, h, w) is read beside the latent; in `attention` is recorded where the model looks.
+    `concat` (B or 1, C, h, w) is read beside the latent; in `attention` is recorded where the model looks. Levels that
+    are `foreign` are those of another model's process.
     """
 
     def __init__(
@@ -50,8 +51,9 @@ class Guide:
         *,
         concat: Tensor | None = None,
         attention: AttentionMaps | None = None,
+        foreign: bool = False,
     ) -> None:
-        self.model, self.request, self.levels = model, request, levels
+        self.model, self.request, self.levels, self.foreign = model, request, levels, foreign
         self.concat, self.attention = concat, attention
         self._told: dict[tuple[str, bool], Conditioning] = {}
 
@@ -66,7 +68,7 @@ class Guide:
         if self.request.refiner is None:
             return painted
         refined = self._refined()
-        return handover(painted, refined, float(self._level(self.request.refiner.at).t))
+        return handover(painted, refined, self._time(self.request.refiner.at))
 
     def _at_every_step(self, prompt: str) -> Guided:
         """The guided answer to a prompt whose words may change from step to step."""
@@ -94,12 +96,15 @@ class Guide:
         if request.rescale:
             guided = rescaled(guided, pair.positive, request.rescale)
         if request.interval is not None:
-            first, last = (float(self._level(share).t) for share in request.interval)
-            guided = during(guided, pair.positive, first=first, last=last)
+            first, last = map(self._time, request.interval)
+            # An interval shorter than a step may hold none.
+            guided = during(guided, pair.positive, first=first, last=last) if first > last else pair.positive
         return guided
 
-    def _level(self, share: float) -> Level:
-        return self.levels[min(round(share * (len(self.levels) - 1)), len(self.levels) - 1)]
+    def _time(self, share: float) -> float:
+        """The time at a share of the steps; after all of them no time is left, whatever the process calls its last."""
+        place, end = round(share * (len(self.levels) - 1)), len(self.levels) - 1
+        return float(self.levels[place].t) if place < end else -math.inf
 
     def _tell(self, text: str, *, negative: bool = False) -> Conditioning:
         """What the model is told for one text, for each picture; every text is read once."""
@@ -139,6 +144,8 @@ class Guide:
     def _denoise(self) -> Denoiser:
         request, factor = self.request, self.model.first_stage.vae.spec.factor
         denoise, speed = self.model.denoiser, request.speed
+        if self.foreign:
+            denoise = translated(denoise, self.model.process)
         if speed is not None and speed.merge:
             denoise = merging(denoise, self.model.network, speed.merge)
         if speed is not None and speed.cache:
@@ -193,4 +200,4 @@ class Guide:
         assert self.request.refiner is not None
         refiner = companion(self.model, self.request.refiner.model)
         plain = self.request.model_copy(update={"refiner": None, "controls": ()})  # made for the first model
-        return Guide(refiner, plain, self.levels).guided()
+        return Guide(refiner, plain, self.levels, foreign=refiner.process != self.model.process).guided()
