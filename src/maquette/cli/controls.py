@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from maquette.cli.forms import Interval, read_interval, read_number, split_number
+from maquette.cli.forms import Interval, read_interval, split_number
 from maquette.errors import MaquetteError
 
 FORM = "MODEL[=IMAGE[:SCALE]]"
@@ -15,12 +15,18 @@ def _share(text: str) -> Interval:
     return read_interval("--control-interval", text)
 
 
+def _kind(text: str) -> int:
+    if not text.strip().isdecimal():
+        raise MaquetteError(f"--control-kind: {text!r:.40} is no number of a kind; give 0, 1, 2, ...")
+    return int(text)
+
+
 FURTHER: Mapping[str, tuple[tuple[str, ...], Callable[[str], Any]]] = {
     "control_from": (("preprocessor",), str),
     "control_mode": (("mode",), str),
     "control_resize": (("resize",), str),
     "control_interval": (("start", "end"), _share),
-    "control_kind": (("kind",), lambda text: int(read_number("--control-kind", text))),
+    "control_kind": (("kind",), _kind),
     "control_tower": (("tower",), str),
     "control_negative": (("negative",), str),
 }

@@ -7,6 +7,7 @@ import gc
 import os
 import sys
 import traceback
+import warnings
 from collections.abc import Sequence
 from io import TextIOWrapper
 from typing import Annotated
@@ -59,6 +60,7 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a terminal that cannot show a name is no reason to fail
+    warnings.showwarning = _warn
     status = run(sys.argv[1:])
     gc.freeze()  # all goes now: to search torch's modules for garbage first would take as long as a small command
     sys.exit(status)
@@ -74,6 +76,11 @@ def run(arguments: Sequence[str]) -> int:
         return _complain(f"{error.format_message().rstrip('.')}; see 'maquette --help'")
     except (KeyboardInterrupt, typer.Abort):
         return INTERRUPTED
+
+
+def _warn(message: Warning | str, *where: object, **further: object) -> None:
+    """Say what is not as it was asked for in one line; where in the code that is, tells no user anything."""
+    typer.echo(f"maquette: {one_line(str(message))}", err=True)
 
 
 def _complain(message: str) -> int:

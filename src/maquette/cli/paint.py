@@ -7,6 +7,7 @@ import typer
 from maquette.cli.opening import Opening
 from maquette.cli.options import with_options
 from maquette.cli.painting import Painting, paint_and_write, read_detail
+from maquette.errors import MaquetteError
 
 Prompt = Annotated[str, typer.Argument(help="What to paint, in English or Chinese; may be empty.")]
 Image = Annotated[str, typer.Argument(metavar="IMAGE", help="The picture to begin with.")]
@@ -35,6 +36,8 @@ def img2img(
     opening: Opening,
 ) -> None:
     """Repaint a picture as the words say."""
+    if strength is None:
+        from maquette.workflows.request import CHANGED as strength  # in Python one may leave it out to enlarge alone
     _paint(painting, opening, prompt=prompt, image=image, strength=strength, depth=depth)
 
 
@@ -71,13 +74,14 @@ def outpaint(
     right: Beyond = 0,
     bottom: Beyond = 0,
     strength: Strength = None,
+    depth: Depth = None,
     *,
     painting: Painting,
     opening: Opening,
 ) -> None:
     """Go on painting beyond a picture's edges."""
     extend = {"left": left, "top": top, "right": right, "bottom": bottom}
-    _paint(painting, opening, prompt=prompt, image=image, extend=extend, strength=strength)
+    _paint(painting, opening, prompt=prompt, image=image, extend=extend, strength=strength, depth=depth)
 
 
 @command
@@ -91,6 +95,8 @@ def detail(
     opening: Opening,
 ) -> None:
     """Repaint parts of a picture enlarged, and paste them back."""
+    if painting.size is not None:
+        raise MaquetteError("detail paints in the picture's own size; leave out --size")
     told = {**read_detail([*where, *(painting.detail or ())])} | ({} if strength is None else {"strength": strength})
     _paint(painting, opening, prompt=prompt, image=image, detail=told)
 

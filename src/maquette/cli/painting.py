@@ -138,7 +138,8 @@ def read_detail(told: Sequence[str]) -> Mapping[str, Any]:
 
 
 def _read_variation(text: str) -> Mapping[str, Any]:
-    other, amount = split_number("--vary", text, 0.1)
+    tail = text.rpartition(":")[2].strip()
+    other, amount = split_number("--vary", text, 0.1) if re.fullmatch(r"\d*\.?\d+", tail) else (text, 0.1)
     return {"seed": int(other), "amount": amount} if other.isdecimal() else {"prompt": other, "amount": amount}
 
 
@@ -172,12 +173,15 @@ def paint_and_write(fields: dict[str, Any], painting: Painting, opening: Opening
         from maquette.workflows.deviation import deviation
         from maquette.workflows.loop import batches, resolve, run
         from maquette.workflows.paint import count_steps, paint
-        from maquette.workflows.picture import check_out, free_name
+        from maquette.workflows.picture import check_out, free_name, name_files
         from maquette.workflows.request import Request
 
         request, out = Request.read(fields), painting.out
-        for file in (out or OUTPUTS / "picture.png", *([painting.attention] if painting.attention else [])):
+        for file in filter(None, (out or OUTPUTS / "picture.png", painting.attention)):
             check_out(file)
+        names = [name_files(file, request.count) for file in filter(None, (out, painting.attention))]
+        if len(names) == 2 and not {*names[0]}.isdisjoint(names[1]):
+            raise MaquetteError(f"--out and --attention would both write {names[1][0]}; give them different names")
         bar.say(f"opening {request.model}")
         model = open_from_options(request.model, opening)
         resolved = resolve(request, model)

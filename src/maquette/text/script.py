@@ -66,6 +66,30 @@ def read(script: Script, step: int, steps: int) -> str:
     return "".join(piece if isinstance(piece, str) else piece.at(step, steps) for piece in script)
 
 
+def second_pass(prompt: str, steps: int) -> str:
+    """What is left of a prompt for a second pass, after a first one of so many steps.
+
+    As in A1111 since 1.6: numbers of steps count on from the first pass, and fractions of the second begin at 1.0.
+    """
+    return _left(parse_script(prompt), steps)
+
+
+def _left(script: Script, steps: int) -> str:
+    told = []
+    for piece in script:
+        match piece:
+            case Turns():
+                told.append("[" + "|".join(_left(each, steps) for each in piece.scripts) + "]")
+            case Switch():
+                fraction = "." in piece.when
+                when = float(piece.when) - 1 if fraction else int(piece.when) - steps
+                before, after = (_left(each, steps) for each in (piece.before, piece.after))
+                told.append(f"[{before}:{after}:{when:{'.6f' if fraction else ''}}]" if when > 0 else after)
+            case _:
+                told.append(piece)
+    return "".join(told)
+
+
 def parse_script(prompt: str, depth: int = 0) -> Script:
     """The pieces of a prompt. Brackets that mean no change are left as they are, for the grammar of weights.
 

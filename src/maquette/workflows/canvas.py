@@ -161,8 +161,11 @@ def pad_edges(image: Image.Image, left: int, top: int, right: int, bottom: int) 
     return Image.fromarray(np.pad(pixels, sides, mode="edge"))
 
 
-def hash_image(image: Image.Image) -> str:
-    """SHA-256 of a picture's size and its RGB bytes."""
+def hash_image(image: Image.Image, *, whole: bool = True) -> str:
+    """SHA-256 of a picture's size and its pixels: all that they hold, or, as it once was, their RGB bytes alone."""
+    if whole and not (image.mode in ("1", "L", "RGB") or (image.mode == "P" and "transparency" not in image.info)):
+        told = image.convert("RGBA") if image.mode == "P" else image
+        return hashlib.sha256(f"{told.mode} {image.width}x{image.height}:".encode() + told.tobytes()).hexdigest()
     return hashlib.sha256(f"{image.width}x{image.height}:".encode() + image.convert("RGB").tobytes()).hexdigest()
 
 

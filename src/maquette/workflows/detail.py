@@ -1,6 +1,7 @@
 """The detailer: a hand or a face is enlarged, repainted at the size that the model paints well, and pasted back."""
 
 import hashlib
+import warnings
 from collections.abc import Generator, Iterator
 
 from PIL import Image
@@ -11,7 +12,7 @@ from maquette.workflows.canvas import fit
 from maquette.workflows.finders import Found, finder
 from maquette.workflows.inpaint import repaint
 from maquette.workflows.loop import Painted
-from maquette.workflows.region import Box, around, feather, paste
+from maquette.workflows.region import Box, Size, around, feather, paste
 from maquette.workflows.request import Resolved
 from maquette.workflows.settings import Detail, Picture
 
@@ -22,12 +23,29 @@ def detail(model: Model, request: Resolved, painted: Painted) -> Generator[Step,
     images, hashes = [], []
     for k, (image, hashed) in enumerate(zip(painted.images, painted.hashes, strict=True)):
         alone = request.part(k, 1)
-        for found in find(request.detail, image):
+        things = list(find(request.detail, image))
+        if not things:
+            warnings.warn(
+                f"the finder {request.detail.finder} found nothing to repaint in picture {k + 1}", stacklevel=2
+            )
+        for found in things:
             image, latent = yield from _repaint_enlarged(model, alone, image, found)
             hashed = hashlib.sha256(f"{hashed} {latent}".encode()).hexdigest()
         images.append(image)
         hashes.append(hashed)
     return Painted(images=images, hashes=hashes)
+
+
+def check(detail: Detail, size: Size | None) -> None:
+    """Refuse what would fail after all has been painted: a finder that is none, a box outside of the picture.
+
+    `size` is the picture's, if it is known.
+    """
+    if detail.finder is not None:
+        finder(detail.finder)
+    if size is not None:
+        for box in detail.boxes:
+            Box(*box).within(size)
 
 
 def find(detail: Detail, image: Image.Image) -> Iterator[Found]:

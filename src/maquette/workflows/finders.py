@@ -150,6 +150,21 @@ def _filled(outline: Any, box: Box) -> Image.Image | None:
     return mask if mask.getbbox() else None
 
 
+def _mask_text(text: str) -> Finder:
+    return from_mask(_there(text))
+
+
+def _differences_text(text: str) -> Finder:
+    return differences(_there(text))
+
+
+def _there(text: str) -> Path:
+    """A file, before anything is painted for it."""
+    if not Path(text).is_file():
+        raise MaquetteError(f"there is no picture {text!r:.200} for the finder to look at")
+    return Path(text)
+
+
 def _given_text(text: str) -> Finder:
     return given(*(Box.read(part) for part in text.split(";")))
 
@@ -160,8 +175,8 @@ def _detector_text(text: str) -> Finder:
 
 OURS: Mapping[str, Callable[[str], Finder]] = {
     "given": _given_text,
-    "mask": from_mask,
-    "differences": differences,
+    "mask": _mask_text,
+    "differences": _differences_text,
     "ultralytics": _detector_text,
 }
 

@@ -30,7 +30,8 @@ class Settings:
 
     `fields` are those of a `Request`. `noise` is the name of an emulation (`maquette.diffusion.emulation`) and
     `noise_delta` its ENSD. `hashes` are what the program wrote down: of the "model", of the final "latent", ...
-    `opened_with` is what `maquette.open` was told beside the model's name.
+    `opened_with` is what `maquette.open` was told beside the model's name. `place` is which of the request's pictures
+    it is (from 0), where they were drawn together and none can be painted alone.
     """
 
     program: str
@@ -41,6 +42,7 @@ class Settings:
     opened_with: dict[str, Any] = field(default_factory=dict)
     noise: str = "cpu"
     noise_delta: int = 0
+    place: int | None = None
 
     def leave(self, name: str, value: object, why: str) -> None:
         """Say that a setting is not taken over, or not quite as it was."""

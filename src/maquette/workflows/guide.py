@@ -28,6 +28,7 @@ from maquette.engine.model import Model
 from maquette.engine.open import companion
 from maquette.engine.sparing import sparing
 from maquette.engine.words import find_words
+from maquette.errors import MaquetteError
 from maquette.text.script import by_step as read_by_step
 from maquette.text.script import split_together
 from maquette.workflows.canvas import Fit, fit, to_pixels
@@ -39,8 +40,9 @@ from maquette.workflows.settings import Control, Picture, Region
 class Guide:
     """What a request tells a model, for all of its pictures.
 
-    `concat` (B or 1, C, h, w) is read beside the latent; in `attention` is recorded where the model looks. Levels that
-    are `foreign` are those of another model's process.
+    `concat` (B or 1, C, h, w) is read beside the latent; in `attention` is recorded where the model looks. Of
+    the `levels` only the last ones may be `walked`; words that change do so from the first walked one on, as in A1111.
+    Levels that are `foreign` are those of another model's process.
     """
 
     def __init__(
@@ -51,9 +53,11 @@ class Guide:
         *,
         concat: Tensor | None = None,
         attention: AttentionMaps | None = None,
+        walked: Schedule | None = None,
         foreign: bool = False,
     ) -> None:
         self.model, self.request, self.levels, self.foreign = model, request, levels, foreign
+        self.walked = levels if walked is None else walked
         self.concat, self.attention = concat, attention
         self._told: dict[tuple[str, bool], Conditioning] = {}
 
@@ -72,18 +76,30 @@ class Guide:
 
     def _at_every_step(self, prompt: str) -> Guided:
         """The guided answer to a prompt whose words may change from step to step."""
-        steps = len(self.levels) - 1
-        together = [[(text, weight) for text in read_by_step(part, steps)] for part, weight in split_together(prompt)]
+        together = [[(text, weight) for text in self._said(part)] for part, weight in split_together(prompt)]
         wanted = list(zip(*together, strict=True))
-        unwanted = read_by_step(self.request.negative, steps)
-        made: dict[tuple[object, str], Guided] = {}
-        for told in zip(wanted, unwanted, strict=True):
+        unwanted, other = self._said(self.request.negative), self._said(self._other)
+        made: dict[tuple[object, str, str], Guided] = {}
+        for told in zip(wanted, unwanted, other, strict=True):
             if told not in made:
                 made[told] = self._strengthened(self._pair(*told))
-        return by_step([made[told] for told in zip(wanted, unwanted, strict=True)], list(self.levels)[:-1])
+        return by_step([made[told] for told in zip(wanted, unwanted, other, strict=True)], list(self.walked)[:-1])
 
-    def _pair(self, wanted: Sequence[tuple[str, float]], unwanted: str) -> Pair:
-        positives = [(self._vary(self._tell(text)), weight) for text, weight in wanted]
+    def _said(self, prompt: str) -> list[str]:
+        """What a prompt says in each step that is walked."""
+        return read_by_step(prompt, len(self.levels) - 1)[: len(self.walked) - 1]
+
+    @property
+    def _other(self) -> str:
+        """The words that a variation goes towards; nothing where there are none."""
+        variation = self.request.variation
+        words = None if variation is None else variation.prompt
+        if len(split_together(words or "")) > 1:
+            raise MaquetteError("a variation goes towards one prompt; leave out AND")
+        return words or ""
+
+    def _pair(self, wanted: Sequence[tuple[str, float]], unwanted: str, other: str) -> Pair:
+        positives = [(self._vary(self._tell(text), other), weight) for text, weight in wanted]
         if self.attention is not None:
             for (text, _), (told, _) in zip(wanted, positives, strict=True):
                 self.attention.tell(find_words(self.model, text), told.tokens)
@@ -127,18 +143,15 @@ class Guide:
     @cached_property
     def _chunks(self) -> int:
         """As many chunks of tokens as the longest of all texts takes."""
-        request, steps = self.request, len(self.levels) - 1
-        prompts = [request.prompt, *(region.prompt for region in request.regions)]
-        if request.variation is not None and request.variation.prompt is not None:
-            prompts.append(request.variation.prompt)
-        texts = {text for prompt in prompts for part, _ in split_together(prompt) for text in read_by_step(part, steps)}
-        return self.model.chunks(*texts, *read_by_step(request.negative, steps))
+        prompts = [self.request.prompt, *(region.prompt for region in self.request.regions)]
+        texts = {text for prompt in prompts for part, _ in split_together(prompt) for text in self._said(part)}
+        return self.model.chunks(*texts, *self._said(self.request.negative), *self._said(self._other))
 
-    def _vary(self, told: Conditioning) -> Conditioning:
+    def _vary(self, told: Conditioning, other: str) -> Conditioning:
         variation = self.request.variation
         if variation is None or variation.prompt is None:
             return told
-        return told.lerp(self._tell(variation.prompt), variation.amount)
+        return told.lerp(self._tell(other), variation.amount)
 
     @cached_property
     def _denoise(self) -> Denoiser:
@@ -200,4 +213,6 @@ class Guide:
         assert self.request.refiner is not None
         refiner = companion(self.model, self.request.refiner.model)
         plain = self.request.model_copy(update={"refiner": None, "controls": ()})  # made for the first model
-        return Guide(refiner, plain, self.levels, foreign=refiner.process != self.model.process).guided()
+        return Guide(
+            refiner, plain, self.levels, walked=self.walked, foreign=refiner.process != self.model.process
+        ).guided()

@@ -6,9 +6,11 @@ import torch.nn.functional as F
 
 from maquette.diffusion.singlestep import Step
 from maquette.engine.model import Model
+from maquette.text.script import second_pass
 from maquette.workflows.img2img import img2img
 from maquette.workflows.loop import Painted, develop, sample
 from maquette.workflows.request import Resolved, nearest_multiple
+from maquette.workflows.settings import Region
 
 
 def enlarged(request: Resolved, multiple: int) -> Resolved:
@@ -16,8 +18,22 @@ def enlarged(request: Resolved, multiple: int) -> Resolved:
     assert request.hires is not None
     told = request.hires
     width, height = (nearest_multiple(round(side * told.scale), multiple) for side in (request.width, request.height))
-    changes = {"width": width, "height": height, "steps": told.steps or request.steps, "strength": told.strength}
-    return request.model_copy(update={**changes, "hires": None})
+    changes: dict[str, object] = {"width": width, "height": height, "hires": None, "strength": told.strength}
+    changes |= {"steps": told.steps or request.steps}
+    changes |= {name: second_pass(getattr(request, name), request.steps) for name in ("prompt", "negative")}
+    if request.variation is not None and request.variation.prompt is not None:
+        words = second_pass(request.variation.prompt, request.steps)
+        changes["variation"] = request.variation.model_copy(update={"prompt": words})
+    scales = width / request.width, height / request.height
+    changes["regions"] = tuple(_enlarged(region, scales, request.steps) for region in request.regions)
+    return request.model_copy(update=changes)
+
+
+def _enlarged(region: Region, scales: tuple[float, float], steps: int) -> Region:
+    """The same part of the larger picture."""
+    box = tuple(round(side * scale) for side, scale in zip(region.box, scales * 2, strict=True))
+    words, feather = second_pass(region.prompt, steps), round(region.feather * max(scales))
+    return region.model_copy(update={"box": box, "prompt": words, "feather": feather})
 
 
 def hires(model: Model, request: Resolved, painted: Painted) -> Generator[Step, None, Painted]:

@@ -9,8 +9,6 @@ from maquette.workflows.canvas import fit, read_depth, to_pixels
 from maquette.workflows.loop import Painted, develop, sample
 from maquette.workflows.request import Resolved
 
-STRENGTH = 0.75  # unless the request says another
-
 
 def img2img(model: Model, request: Resolved, painted: Painted) -> Generator[Step, None, Painted]:
     """Repaint whole pictures: those painted so far, or the request's."""
@@ -19,8 +17,8 @@ def img2img(model: Model, request: Resolved, painted: Painted) -> Generator[Step
     depth = None if request.depth is None else read_depth(request.depth.image, size).to(model.device)
     source = model.encode(pixels)
     concat = read_beside(model, pixels, depth=depth)
-    strength = request.strength or STRENGTH
+    assert request.strength is not None
     latents = yield from sample(
-        model, request, source=source, strength=strength, concat=concat, attention=painted.attention
+        model, request, source=source, strength=request.strength, concat=concat, attention=painted.attention
     )
     return develop(model, latents)

@@ -4,18 +4,16 @@ import math
 from collections.abc import Generator
 from dataclasses import replace
 
-from PIL import Image, ImageOps
+from PIL import Image, ImageChops, ImageOps
 
 from maquette.diffusion.singlestep import Step
 from maquette.engine.attention_maps import AttentionMaps
 from maquette.engine.beside import read_beside
 from maquette.engine.model import Model
 from maquette.workflows.canvas import fit, mask_to_tensor, pad_edges, read_depth, read_mask, to_pixels
-from maquette.workflows.loop import SMALLEST, Painted, develop, sample
+from maquette.workflows.loop import Painted, canvas_size, develop, sample
 from maquette.workflows.region import Box, extend, latent_mask, paste, soften
 from maquette.workflows.request import SIZE_MULTIPLE, Resolved
-
-STRENGTH = 1.0  # unless the request says another
 
 
 def inpaint(model: Model, request: Resolved, painted: Painted) -> Generator[Step, None, Painted]:
@@ -23,8 +21,8 @@ def inpaint(model: Model, request: Resolved, painted: Painted) -> Generator[Step
     image, mask = canvas(request)
     whole = image.size
     beyond = request.width - image.width, request.height - image.height
-    room = max(math.lcm(model.multiple, SIZE_MULTIPLE), SMALLEST)
-    if all(0 <= side < room for side in beyond):  # a few pixels more are painted with it, and cut off again
+    if (request.width, request.height) == canvas_size(request, math.lcm(model.multiple, SIZE_MULTIPLE)):
+        # A few pixels more are painted with it, and cut off again.
         padded, mask = pad_edges(image, 0, 0, *beyond), ImageOps.expand(mask, (0, 0, *beyond), 0)
     else:
         padded = fit(image, request.width, request.height)
@@ -44,7 +42,9 @@ def canvas(request: Resolved) -> tuple[Image.Image, Image.Image]:
     edges = request.extend
     image, beyond = extend(image, edges.left, edges.top, edges.right, edges.bottom)
     if mask is not None:
-        beyond.paste(mask, (edges.left, edges.top), mask)
+        own = Image.new("L", beyond.size)
+        own.paste(mask, (edges.left, edges.top))
+        beyond = ImageChops.lighter(beyond, own)
     return image, beyond
 
 
@@ -52,13 +52,14 @@ def repaint(
     model: Model, request: Resolved, image: Image.Image, mask: Image.Image, attention: AttentionMaps | None = None
 ) -> Generator[Step, None, Painted]:
     """Repaint a picture of the request's size where `mask` is white."""
+    assert request.strength is not None
     pixels, where = to_pixels([image]).to(model.device), mask_to_tensor(mask).to(model.device)
     depth = None if request.depth is None else read_depth(request.depth.image, image.size).to(model.device)
     latents = yield from sample(
         model,
         request,
         source=model.encode(pixels),
-        strength=request.strength or STRENGTH,
+        strength=request.strength,
         mask=latent_mask(mask, model.first_stage.vae.spec.factor).to(model.device),
         concat=read_beside(model, pixels, where, depth),
         attention=attention,

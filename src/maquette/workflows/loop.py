@@ -30,6 +30,7 @@ from maquette.workflows.guide import Guide
 from maquette.workflows.loras import resolve_added
 from maquette.workflows.overlay import sheet
 from maquette.workflows.picture import Origin, encode_png, hash_latent, name_files, write_files
+from maquette.workflows.region import Box
 from maquette.workflows.request import MAX_PIXELS, MAX_SIDE, SIZE_MULTIPLE, Request, Resolved, nearest_multiple
 
 SMALLEST = 32  # pixels: a smaller picture is painted enlarged, or with its edges repeated
@@ -83,8 +84,10 @@ class Result:
         return paths
 
     def _origin(self, k: int) -> Origin:
+        together = self.request.count > 1 and EMULATIONS[self.request.noise].together
         return Origin(
-            request=self.request.part(k, 1),
+            request=self.request if together else self.request.part(k, 1),
+            place=k if together else None,
             model_hash=self.model_hash,
             latent_hash=self.latent_hashes[k],
             hashes=self.hashes,
@@ -150,6 +153,10 @@ def resolve(request: Request, model: Model) -> Resolved:
         width, height = canvas_size(request, math.lcm(model.multiple, SIZE_MULTIPLE))
         defaults = replace(defaults, width=width, height=height)
     resolved = request.resolved(defaults).model_copy(update={"model": model.opened_as, **added})
+    if resolved.depth is not None and "depth" not in model.family.beside:
+        raise MaquetteError(f"{model.name} reads no depth; leave it out, or give it to a control that follows depth")
+    for region in resolved.regions:
+        Box(*region.box).within((resolved.width, resolved.height))
     for name, side in (("width", resolved.width), ("height", resolved.height)):
         if side % model.multiple:
             near = nearest_multiple(side, model.multiple)
@@ -191,12 +198,11 @@ def sample(
     the `mask` (1, 1, h, w) is 0, the source stays. `concat` is what the network reads beside the latent, and in
     `attention` is recorded where it looks.
     """
-    levels = schedule(request.schedule, model.process_for(request.width, request.height), request.steps)
-    guided = Guide(model, request, levels, concat=concat, attention=attention).guided()
-    if source is not None:
-        levels = levels.strength(strength)
-        if mask is not None:
-            guided = keep(guided, source, mask)
+    whole = schedule(request.schedule, model.process_for(request.width, request.height), request.steps)
+    levels = whole if source is None else whole.strength(strength)
+    guided = Guide(model, request, whole, walked=levels, concat=concat, attention=attention).guided()
+    if source is not None and mask is not None:
+        guided = keep(guided, source, mask)
     noise = draw_from(request, levels)
     shape = model.latent_shape(request.width, request.height)
     for step in walk(sampler(request.sampler), guided, levels, noise, shape, model.device, source):

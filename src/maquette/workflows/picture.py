@@ -26,15 +26,18 @@ from maquette.workflows.exif import read_exif
 from maquette.workflows.foreign import MAX_TEXT, Settings
 from maquette.workflows.infotext import read_infotext, write_infotext
 from maquette.workflows.invokeai import read_dream, read_metadata, read_sd_metadata
-from maquette.workflows.request import Request, Resolved
+from maquette.workflows.request import MAX_COUNT, Request, Resolved
 
+LONGEST_NAME = 255  # bytes, on every common file system
 CARRIERS = ("PNG", "JPEG", "WEBP", "AVIF")  # the formats that settings are read from
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Origin:
-    """What made a picture: its request (for this picture alone), the hashes of the model, of its latent and of what was
-    added to the model ("lora NAME", "embedding WORD"), and what the model was opened with (`Model.opened_with`).
+    """What made a picture: its request, the hashes of the model, of its latent and of what was added to the model
+    ("lora NAME", "embedding WORD"), and what the model was opened with (`Model.opened_with`).
+
+    The request is for this picture alone, or for all that it was drawn together with; `place` is then its among them.
     """
 
     request: Resolved
@@ -42,6 +45,7 @@ class Origin:
     latent_hash: str
     hashes: Mapping[str, str] = field(default_factory=dict)
     opened_with: Mapping[str, Any] = field(default_factory=dict)
+    place: int | None = None
 
 
 def hash_latent(latent: Tensor) -> str:
@@ -51,7 +55,7 @@ def hash_latent(latent: Tensor) -> str:
 
 def encode_png(image: Image.Image, origin: Origin) -> bytes:
     """The picture as a PNG that tells its `origin`."""
-    record = {
+    record: dict[str, Any] = {
         "version": __version__,
         "torch": torch.__version__,
         "request": origin.request.model_dump(exclude_none=True),
@@ -60,6 +64,7 @@ def encode_png(image: Image.Image, origin: Origin) -> bytes:
         "hashes": dict(origin.hashes),
         "opened_with": dict(origin.opened_with),
     }
+    record |= {} if origin.place is None else {"place": origin.place}
     texts = PngImagePlugin.PngInfo()
     texts.add_text("parameters", write_infotext(origin.request, origin.model_hash, origin.hashes))
     texts.add_text("maquette", json.dumps(record))
@@ -116,12 +121,14 @@ def _read_ours(text: str) -> Settings:
     added, opened_with = told.get("hashes"), told.get("opened_with")
     hashes = {name: told.get(f"{name}_hash") for name in ("model", "latent")}
     hashes |= added if isinstance(added, dict) else {}
+    place = told.get("place")
     return Settings(
         program="Maquette",
         version=f"{told.get('version')} with torch {told.get('torch')}",
         fields=fields,
         hashes={name: digest for name, digest in hashes.items() if isinstance(digest, str)},
         opened_with=_plain(opened_with),
+        place=place if type(place) is int and 0 <= place < MAX_COUNT else None,
     )
 
 
@@ -149,6 +156,8 @@ def check_out(out: Path) -> None:
     """Refuse a name that no picture can be written to, before anything is painted."""
     if out.suffix.lower() != ".png":
         raise MaquetteError(f"cannot write {out}: pictures are PNG files; give a name that ends in .png")
+    if len(out.name.encode()) + len("-1000") > LONGEST_NAME:
+        raise MaquetteError(f"cannot write {out.name:.40}...: the name is too long; give a shorter one")
     if out.is_dir():
         raise MaquetteError(f"cannot write {out}: it is a folder; give the name of a file")
     folder = next(parent for parent in out.absolute().parents if parent.exists())

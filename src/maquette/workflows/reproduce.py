@@ -55,7 +55,7 @@ class Comparison:
 
 
 def request_of(settings: Settings, model: str | None = None, lora_folder: Path | None = None) -> Request:
-    """The request to paint one picture again, with another model if one is named.
+    """The request to paint one picture again, and those it was drawn together with, with another model if one is named.
 
     LoRAs that another program names and that are not in the folder are left in the settings.
 
@@ -63,7 +63,8 @@ def request_of(settings: Settings, model: str | None = None, lora_folder: Path |
         MaquetteError: a setting is none that can be painted with.
     """
     drawn = {"noise": settings.noise, "noise_delta": settings.noise_delta}
-    fields = {**drawn, **settings.fields, "count": 1, **({} if model is None else {"model": model})}
+    alone: dict[str, Any] = {} if settings.place is not None else {"count": 1}
+    fields = {**drawn, **settings.fields, **alone, **({} if model is None else {"model": model})}
     if settings.program != "Maquette" and "loras" in fields:
         there = [lora for lora in fields.pop("loras") if _is_there(settings, lora, lora_folder)]
         fields |= {"loras": there} if there else {}  # without any, the model keeps those that it is opened with
@@ -98,9 +99,9 @@ def remarks(settings: Settings, model: Model, hashes: Mapping[str, str] | None =
 
 
 def compare(result: Result, settings: Settings, original: Image.Image) -> Comparison:
-    """The one picture of a result, and the picture whose settings these are."""
-    told = settings.hashes.get("latent")
-    return compare_images(result.images[0], original, result.latent_hashes[0] == told if told else None)
+    """The picture of a result that was to be painted again, and the picture whose settings these are."""
+    told, k = settings.hashes.get("latent"), min(settings.place or 0, len(result.images) - 1)
+    return compare_images(result.images[k], original, result.latent_hashes[k] == told if told else None)
 
 
 def compare_images(again: Image.Image, original: Image.Image, latent: bool | None = None) -> Comparison:

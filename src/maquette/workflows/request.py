@@ -82,6 +82,9 @@ NoiseName = Annotated[str, _known(EMULATIONS)]
 ScheduleName = Annotated[str, _known(SCHEDULES)]
 
 
+CHANGED, REPAINTED = 0.75, 1.0  # how much is new of a picture, and of a part of one, unless the request says another
+
+
 class Request(Part):
     """A picture, or `count` of them, described; what is None is left to the model's family (the seed to chance).
 
@@ -171,6 +174,8 @@ class Request(Part):
         """Fill in what was left open: the seed by chance, the rest from the family's `defaults`."""
         fields = {name: value for name in Request.model_fields if (value := getattr(self, name)) is not None}
         fields.setdefault("seed", secrets.randbelow(2**32))
+        if self.image is not None and (self.keeps_pixels or not (self.hires or self.detail)):
+            fields.setdefault("strength", REPAINTED if self.keeps_pixels else CHANGED)
         for name in ("steps", "guidance", "sampler", "schedule", "width", "height"):
             fields.setdefault(name, getattr(defaults, name))
         return Resolved.read(fields)

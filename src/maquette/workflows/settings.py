@@ -56,7 +56,7 @@ class Picture:
 
     @cached_property
     def hash(self) -> str:
-        """SHA-256 of its pixels."""
+        """SHA-256 of its pixels, with what is transparent and as deep as they are."""
         return hash_image(self.image)
 
     def __eq__(self, other: object) -> bool:
@@ -84,7 +84,7 @@ class Picture:
         if not isinstance(path, str):
             raise ValueError("is not in the settings, only its hash; give the picture again")
         found = cls.read(path)
-        if wanted is not None and found.hash != wanted:
+        if wanted is not None and wanted not in (found.hash, hash_image(found.image, whole=False)):
             raise ValueError(f"{path} is another picture than the one that was used; give that one")
         return found
 

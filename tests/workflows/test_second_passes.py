@@ -1,0 +1,138 @@
+"""What a request means when only a part of the way is walked, or a second pass follows a first."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from maquette.diffusion.conditioning import Conditioning
+from maquette.engine.model import Model
+from maquette.errors import MaquetteError
+from maquette.text.script import second_pass
+from maquette.workflows.hires import enlarged
+from maquette.workflows.loop import resolve, run
+from maquette.workflows.paint import paint
+from maquette.workflows.picture import read_settings
+from maquette.workflows.reproduce import compare, request_of
+from maquette.workflows.request import CHANGED, REPAINTED, Request
+from maquette.workflows.settings import Picture
+
+SIZE = {"width": 64, "height": 64}
+
+
+def scene() -> Image.Image:
+    return Image.fromarray(np.random.default_rng(1).integers(0, 256, (64, 64, 3), np.uint8))
+
+
+def told(model: Model, monkeypatch: pytest.MonkeyPatch, **fields: Any) -> list[str]:
+    """The texts that the model is told while it paints, in order."""
+    texts: list[str] = []
+    before = type(model).condition
+
+    def condition(self: Model, prompts: list[str], **how: Any) -> Conditioning:
+        texts.extend(() if how.get("negative") else prompts)
+        return before(self, prompts, **how)
+
+    monkeypatch.setattr(type(model), "condition", condition)
+    run(paint(model, Request.read({"seed": 7, "steps": 4, **SIZE, **fields})))
+    return texts
+
+
+@pytest.mark.parametrize(
+    ("prompt", "later"),
+    [
+        ("a [b:.5] c", "a b c"),  # A1111's own examples for its second pass (modules/prompt_parser.py)
+        ("a [b:1.5] c", "a [:b:0.500000] c"),
+        ("a [b:c:12] [d::3]", "a [b:c:2] "),
+        ("[a|[b:c:1.0]]", "[a|c]"),
+        ("[words] (more:1.2) [a:b", "[words] (more:1.2) [a:b"),
+    ],
+)
+def test_what_a_second_pass_says(prompt: str, later: str) -> None:
+    assert second_pass(prompt, 10) == later
+
+
+def test_words_change_from_the_first_step_that_is_walked(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in A1111: of 4 steps the last 3 are walked, 2 of them with the first word."""
+    words = told(model, monkeypatch, prompt="[apple:pear:0.5]", image=scene(), strength=0.75)
+    assert words == ["apple", "pear"]
+    assert told(model, monkeypatch, prompt="[apple:pear:0.5]", image=scene(), strength=0.5) == ["apple"]
+
+
+def test_regions_lie_over_the_same_part_of_a_larger_picture(model: Model) -> None:
+    fields = {"regions": [{"prompt": "[a:b:6]", "box": (32, 0, 64, 64), "feather": 8}], "hires": {"scale": 1.5}}
+    request = resolve(Request.read({"steps": 4, **SIZE, **fields}), model)
+    (region,) = enlarged(request, model.multiple).regions
+    assert (region.box, region.feather, region.prompt) == ((48, 0, 96, 96), 12, "[a:b:2]")
+
+
+def test_the_words_of_a_variation_are_read_as_those_of_the_prompt(model: Model) -> None:
+    def painted(words: str) -> list[str]:
+        fields = {"prompt": "apple", "seed": 7, **SIZE, "variation": {"prompt": words, "amount": 1.0}}
+        return run(paint(model, Request.read(fields))).latent_hashes
+
+    assert painted("[pear|pear]") == painted("pear") != painted("[pear|plum]")
+    with pytest.raises(MaquetteError, match="leave out AND"):
+        painted("a AND b")
+
+
+def test_how_much_is_new_is_told(model: Model) -> None:
+    image, mask = scene(), Image.new("L", (64, 64), 255)
+    assert resolve(Request(image=Picture(image)), model).strength == CHANGED
+    assert resolve(Request(image=Picture(image), mask=Picture(mask)), model).strength == REPAINTED
+    assert resolve(Request.read({"image": image, "hires": {"scale": 2.0}}), model).strength is None
+
+
+@pytest.mark.parametrize("noise", ["comfyui", "cpu"])
+def test_pictures_drawn_together_are_painted_again(noise: str, model: Model, tmp_path: Path) -> None:
+    request = Request.read({"prompt": "a cat", "seed": 7, "count": 2, "noise": noise, **SIZE})
+    result = run(paint(model, request))
+    for path, image in zip(result.save(tmp_path / "x.png"), result.images, strict=True):
+        settings = read_settings(path)
+        assert settings.place == (int(path.stem[-1]) - 1 if noise == "comfyui" else None)
+        again = run(paint(model, request_of(settings)))
+        assert compare(again, settings, image).identical
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "I;16", "L", "RGB"])
+def test_a_picture_that_was_exchanged_is_noticed(mode: str, tmp_path: Path) -> None:
+    """Of two pictures that differ in what RGB does not hold, too."""
+    one, other = (Image.new(mode, (8, 8), colour) for colour in COLOURS[mode])
+    assert Picture(one) == Picture(one.copy()) != Picture(other)
+    one.save(tmp_path / "x.png")
+    record = Picture.read(tmp_path / "x.png").told()
+    other.save(tmp_path / "x.png")
+    with pytest.raises(ValueError, match="is another picture"):
+        Picture.read(record)
+
+
+COLOURS: dict[str, tuple[Any, Any]] = {
+    "RGBA": ((9, 9, 9, 255), (9, 9, 9, 0)),
+    "I;16": (40_000, 50_000),
+    "L": (3, 4),
+    "RGB": ((1, 2, 3), (1, 2, 4)),
+}
+
+
+def test_a_size_that_is_asked_for_is_painted(model: Model) -> None:
+    image, mask = scene(), Image.new("L", (64, 64), 255)
+    fields = {"image": image, "mask": mask, "width": 80, "height": 80}
+    assert run(paint(model, Request.read(fields))).images[0].size == (80, 80)
+
+
+def test_a_grey_mask_beside_an_extension_is_as_grey_as_it_was(model: Model) -> None:
+    from maquette.workflows.inpaint import canvas
+
+    request = Request.read({"image": scene(), "mask": Image.new("L", (64, 64), 128), "extend": {"left": 8}})
+    assert canvas(resolve(request, model))[1].getpixel((40, 30)) == 128
+
+
+def test_the_words_of_vary_may_hold_weights() -> None:
+    from maquette.cli.painting import READERS
+
+    read = READERS["vary"][1]
+    assert read("a (red:1.3) apple") == {"prompt": "a (red:1.3) apple", "amount": 0.1}
+    assert read("a (red:1.3) apple:.4") == {"prompt": "a (red:1.3) apple", "amount": 0.4}
+    assert read("12:0.5") == {"seed": 12, "amount": 0.5}
