@@ -104,3 +104,30 @@ def test_a_grid_over_strengths_begins_with_a_picture(tmp_path: Path, monkeypatch
     with Image.open("grid.png") as sheet, Image.open("y.png") as alone:
         left, top = 6, sheet.height - 32 - 6
         assert sheet.crop((left, top, left + 32, top + 32)).tobytes() == alone.tobytes()
+
+
+def test_a_grid_over_pictures_needs_no_other(tmp_path: Path, monkeypatch, model) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(vars(maquette), "open", lambda name, **how: model)
+    for name in ("red", "blue"):
+        Image.new("RGB", (32, 32), name).save(f"{name}.png")
+    words = ["--strength", "0.5", "--seed", "7", "--count", "2"]
+    assert command.run(["grid", "a cat", "--x", "image=red.png,blue.png", *words, "--out", "grid.png"]) == 0
+    assert command.run(["img2img", "blue.png", "a cat", *words, "--out", "alone.png"]) == 0
+    with Image.open("grid.png") as sheet, Image.open("alone-2.png") as alone:
+        left, top = 6 + 64 + 6 + 32, sheet.height - 32 - 6
+        assert sheet.crop((left, top, left + 32, top + 32)).tobytes() == alone.tobytes()
+
+
+def test_the_name_of_a_grid_is_free_even_with_several_pictures_a_cell(tmp_path: Path, monkeypatch, model) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(vars(maquette), "open", lambda name, **how: model)
+    words = ["grid", "a cat", "--x", "steps=1,2", "--seed", "7", "--count", "2"]
+    assert [command.run(words), command.run(words)] == [0, 0]
+    assert sorted(file.name for file in Path("outputs").iterdir()) == ["a-cat-7-again-1.png", "a-cat-7.png"]
+
+
+@pytest.mark.parametrize("option", [["--attention", "map.png"], ["--cache", "0.2", "--deviation"]])
+def test_what_a_grid_cannot_show_is_refused(option: list[str], capsys) -> None:
+    assert command.run(["grid", "a cat", "--x", "steps=1,2", *option]) == 2
+    assert "is for single pictures, not for a grid" in capsys.readouterr().err

@@ -1,11 +1,17 @@
 """Grids: what an axis may say, and that every cell is the picture that its settings give alone."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
+from PIL import Image, ImageChops
 
+from maquette.engine.adapt import Added, LoRAFile
 from maquette.errors import MaquetteError
+from maquette.workflows import grid as grids
 from maquette.workflows import loop
-from maquette.workflows.grid import Axis, grid, varied
+from maquette.workflows.grid import LETTERS, MARGIN, Axis, grid, sheet, varied
+from maquette.workflows.overlay import chinese_font
 from maquette.workflows.paint import paint
 from maquette.workflows.request import Request
 
@@ -18,6 +24,17 @@ from maquette.workflows.request import Request
         ("replace=cat, dog", Axis("replace", ("cat", "dog"))),
         ("sampler=euler,ddim", Axis("sampler", ("euler", "ddim"))),
         ("hires.scale=1.5,2", Axis("hires.scale", (1.5, 2.0))),
+        ("regions.weight=1,2", Axis("regions.weight", (1.0, 2.0))),
+        ("loras.scale=0.5,1", Axis("loras.scale", (0.5, 1.0))),
+        ("seed=1000000..1000004:5", Axis("seed", tuple(range(1000000, 1000005)))),
+        ("seed=9223372036854775806..9223372036854775807:2", Axis("seed", (2**63 - 2, 2**63 - 1))),
+        ("guidance=0..1:11", Axis("guidance", tuple(k / 10 for k in range(11)))),
+        ("guidance=2..9:1", Axis("guidance", (2.0,))),
+        ("model=../a.safetensors", Axis("model", ("../a.safetensors",))),
+        ("prompt=a cat..", Axis("prompt", ("a cat..",))),
+        ("negative=,ugly", Axis("negative", ("", "ugly"))),
+        ("replace=red,,blue", Axis("replace", ("red", "", "blue"))),
+        ("steps=5,10,", Axis("steps", (5, 10))),
     ],
 )
 def test_an_axis_has_values_of_its_settings_kind(text: str, axis: Axis) -> None:
@@ -32,7 +49,16 @@ def test_an_axis_has_values_of_its_settings_kind(text: str, axis: Axis) -> None:
         ("stepz=1", "'stepz' is not a setting; did you mean steps"),
         ("steps=ten", "steps cannot be 'ten'"),
         ("sampler=eular", "'eular' does not exist; did you mean euler"),
+        ("steps=,", "is no axis"),
         ("guidance=1..x", "is no range"),
+        ("guidance=1..9:0", "asks for 0 values; ask for 1 to 400, such as 1..9:5"),
+        ("guidance=1..9:-1", "asks for -1 values"),
+        ("guidance=1..9:401", "asks for 401 values"),
+        ("replace=,blue", "replaces nothing"),
+        ("image=nowhere.png", "image cannot be 'nowhere.png': there is no file nowhere.png"),
+        ("steps.scale=1", "'steps.scale' is not a setting: steps has no parts; write steps="),
+        ("loras.size=1", "'loras.size' is not a setting; did you mean file"),
+        ("refiner=a,b", "refiner has parts; vary one of them: refiner.model, refiner.at"),
         ("hires.scales=2", "'hires.scales' is not a setting; did you mean scale"),
     ],
 )
@@ -79,3 +105,83 @@ def test_parts_of_parts_are_varied_and_everything_is_checked_before_painting(mod
     assert (hires.scale, hires.strength) == (3.0, 0.3)
     with pytest.raises(MaquetteError, match="too many"):
         next(grid(model, request, [Axis("seed", tuple(range(500)))]))
+
+
+def test_cells_differ_by_nothing_else(model) -> None:
+    _, results = loop.run(grid(model, Request(prompt="a red apple"), [Axis("guidance", (2.0, 2.0))]))
+    assert results[0].request.seed == results[1].request.seed
+    assert results[0].latent_hashes == results[1].latent_hashes
+
+
+def test_pictures_begun_with_are_varied(model, tmp_path: Path) -> None:
+    for name in ("red", "blue"):
+        Image.new("RGB", (32, 32), name).save(tmp_path / f"{name}.png")
+    Image.new("L", (32, 32), 255).save(tmp_path / "white.png")
+    axis = Axis.read(f"image={tmp_path / 'red.png'},{tmp_path / 'blue.png'}")
+    _, results = loop.run(grid(model, Request(prompt="a cat", seed=7), [axis]))
+    for name, result in zip(("red", "blue"), results, strict=True):
+        alone = Request.read({"prompt": "a cat", "seed": 7, "image": str(tmp_path / f"{name}.png")})
+        assert result.latent_hashes == loop.run(paint(model, alone)).latent_hashes
+        assert result.request.image.path == alone.image.path
+    mask = Axis.read(f"mask={tmp_path / 'white.png'}")
+    assert varied(alone, [mask], mask.values).mask.path == str(tmp_path / "white.png")
+
+
+def test_what_there_are_several_of_is_varied_in_each() -> None:
+    boxes = [{"prompt": word, "box": "16x16+0+0", "feather": 3} for word in ("cat", "dog")]
+    request = Request.read({"regions": boxes, "image": Image.new("RGB", (32, 32)), "controls": [{"model": "canny"}]})
+    weighed = varied(request, [Axis.read("regions.weight=2"), Axis.read("controls.scale=0.5")], [2.0, 0.5])
+    assert weighed.regions == Request.read({"regions": [{**box, "weight": 2.0} for box in boxes]}).regions
+    assert [(control.model, control.scale) for control in weighed.controls] == [("canny", 0.5)]
+    for name in ("regions.weight", "controls.scale", "loras.scale"):
+        with pytest.raises(MaquetteError, match=f"{name} cannot be varied: the request has no {name.split('.')[0]}"):
+            varied(Request(), [Axis.read(f"{name}=1")], [1.0])
+
+
+@pytest.mark.parametrize("prompt", ["a cat", "a cat <lora:one:0.3>"])
+def test_scales_of_loras_are_varied_wherever_they_were_named(model, tmp_path: Path, prompt: str) -> None:
+    file = tmp_path / "one.safetensors"
+    file.write_bytes(bytes(8))
+    model.lora_folder, worn = tmp_path, []
+    if "<" not in prompt:
+        model.added = Added((LoRAFile(str(file), 0.3, None),), ())
+    model.wear = worn.append
+    axes = [Axis.read("loras.scale=0.5,1"), Axis.read("replace=cat,dog")]
+    _, results = loop.run(grid(model, Request(prompt=prompt, seed=7), axes))
+    told = [(result.request.prompt.strip(), [each.scale for each in result.request.loras]) for result in results]
+    assert told == [("a cat", [0.5]), ("a cat", [1.0]), ("a dog", [0.5]), ("a dog", [1.0])]
+    assert [each.scale for added in dict.fromkeys(worn) if added != model.added for each in added.loras] == [0.5, 1.0]
+
+
+def test_words_are_replaced_in_both_prompts_or_it_is_said_that_there_are_none() -> None:
+    axis = Axis.read("replace=blue,red")
+    request = varied(Request(prompt="a blue cat", negative="blue sky"), [axis], ["red"])
+    assert (request.prompt, request.negative) == ("a red cat", "red sky")
+    assert varied(Request(prompt="a cat", negative="blue"), [axis], ["red"]).negative == "red"
+    with pytest.raises(MaquetteError, match="'blue' is neither in the prompt nor in the negative"):
+        varied(Request(prompt="a bleu cat"), [axis], ["blue"])
+    both = [axis, Axis.read("prompt=a blue cat,a blue dog")]
+    assert varied(Request(), both, ["red", "a blue dog"]).prompt == "a red dog"
+
+
+def test_a_cell_shows_all_of_its_pictures(model) -> None:
+    whole, (first, second) = loop.run(grid(model, Request(prompt="cat", seed=7, count=4), [Axis.read("steps=2,3")]))
+    assert len(first.images) == len(second.images) == 4
+    left, top = MARGIN + 2 * 32 + MARGIN, LETTERS + MARGIN
+    for k, image in enumerate(second.images):
+        x, y = left + k % 2 * 32, top + k // 2 * 16
+        assert whole.crop((x, y, x + 32, y + 16)).tobytes() == image.tobytes()
+    with pytest.raises(MaquetteError, match="512 pictures are too many"):
+        next(grid(model, Request(count=256), [Axis.read("steps=2,3")]))
+
+
+@pytest.mark.parametrize("has_font", [True, False])
+def test_chinese_values_can_be_told_apart(has_font: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    if not has_font:
+        monkeypatch.setattr(grids, "chinese_font", lambda: None)
+    elif chinese_font() is None:
+        pytest.skip("no font with Chinese letters")
+    cell = Image.new("RGB", (200, 16), "white")
+    whole = sheet([cell, cell], [Axis("replace", ("红", "蓝"))])
+    first, second = (whole.crop((x, 0, x + 200, LETTERS + MARGIN)) for x in (MARGIN, MARGIN + 200 + MARGIN))
+    assert ImageChops.difference(first, second).getbbox() is not None

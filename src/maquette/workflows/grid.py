@@ -1,145 +1,253 @@
 """X/Y/Z grids: the same request with some settings varied, as labelled sheets."""
 
 import itertools
-from collections.abc import Generator, Mapping, Sequence
+import math
+import re
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from fractions import Fraction
+from pathlib import Path
+from types import NoneType
+from typing import Annotated, Any, get_args, get_origin
 
 import torch
 from PIL import Image, ImageDraw, ImageFont
-from pydantic import TypeAdapter, ValidationError
+from pydantic import BaseModel, TypeAdapter, ValidationError
+from pydantic.fields import FieldInfo
 
 from maquette.diffusion.singlestep import Step
 from maquette.engine.model import Model
 from maquette.engine.open import companion
 from maquette.errors import MaquetteError
 from maquette.workflows.loop import Result
+from maquette.workflows.loras import resolve_added
 from maquette.workflows.names import nearest
+from maquette.workflows.overlay import chinese_font
 from maquette.workflows.paint import paint
 from maquette.workflows.request import Request
+from maquette.workflows.settings import Picture
 
-MAX_CELLS = 400
+MAX_PICTURES = 400
 MARGIN, LETTERS = 6, 13  # pixels
-REPLACE = "replace"  # the axis that exchanges its first value in the prompt for each of its values
+REPLACE = "replace"  # the axis that exchanges its first value in the prompts for each of its values
+NUMBER = r"([-+]?(?:[0-9]{1,19}\.?[0-9]{0,19}|\.[0-9]{1,19})(?:[eE][-+]?[0-9]{1,2})?)"  # a seed has 19 digits
+RANGE = re.compile(rf"\s*{NUMBER}\s*\.\.\s*{NUMBER}\s*(?::\s*(-?[0-9]{{1,9}}))?\s*")
 
 
 Grid = tuple[Image.Image, list[Result]]
 """The sheet, and what is in each of its cells."""
+Label = tuple[str, ImageFont.FreeTypeFont | ImageFont.ImageFont]
 
 
 @dataclass(frozen=True, slots=True)
 class Axis:
-    """One setting and its values; a dot leads into a part, as in hires.scale."""
+    """One setting and its values; a dot leads into a part, as in hires.scale, or into each of several (loras.scale)."""
 
     name: str
     values: tuple[Any, ...]
 
     @classmethod
     def read(cls, text: str) -> "Axis":
-        """From "steps=5,10,20", or "replace=cat,dog" to exchange words of the prompt; ranges as "guidance=1..9:5".
+        """From "steps=5,10,20", or "replace=cat,dog" to exchange words of the prompts; ranges as "guidance=1..9:5".
+
+        A value may be empty where the setting may be, as in "negative=,ugly".
 
         Raises:
             MaquetteError: there is no such setting, or a value is none of its.
         """
         name, equals, listed = text.partition("=")
-        words = [word.strip() for word in listed.split(",") if word.strip()]
-        if not equals or not words:
+        if not equals or not listed.strip(" ,"):
             raise MaquetteError(f"{text!r:.60} is no axis; write a setting and its values, such as steps=5,10,20")
-        if len(words) == 1 and ".." in words[0]:
+        kind = str if name == REPLACE else _type_of(name)
+        words = [word.strip() for word in listed.split(",")]
+        if len(words) == 1 and ".." in words[0] and (name == REPLACE or _innermost(kind) in (int, float)):
             words = _spread(words[0])
-        if name == REPLACE:
-            return cls(name, tuple(words))
-        adapter = TypeAdapter(_type_of(name))
+        if name == REPLACE and not words[0]:
+            raise MaquetteError(f"{text!r:.60} replaces nothing; write first what stands in the prompt")
+        return cls(name, tuple(_read_values(name, kind, words)))
+
+
+def _read_values(name: str, kind: Any, words: Sequence[str]) -> Generator[Any, None, None]:
+    """Each word as the setting's kind of value, without empty ones that are none."""
+    read: Callable[[str], Any] = Picture.read if _innermost(kind) is Picture else TypeAdapter(kind).validate_strings
+    for word in words:
         try:
-            return cls(name, tuple(adapter.validate_strings(word) for word in words))
-        except ValidationError as error:
-            raise MaquetteError(f"{name} cannot be {listed!r:.60}: {error.errors()[0]['msg']}") from None
+            yield read(word)
+        except ValueError as error:
+            if word:
+                reason = error.errors()[0]["msg"] if isinstance(error, ValidationError) else str(error)
+                raise MaquetteError(f"{name} cannot be {word!r:.60}: {reason.removeprefix('Value error, ')}") from None
 
 
 def _spread(text: str) -> list[str]:
-    """ "1..9:5" as five numbers at equal distances from 1 to 9."""
-    ends, _, count = text.partition(":")
-    first, _, last = ends.partition("..")
-    try:
-        low, high, number = float(first), float(last), int(count or 5)
-        return [f"{low + (high - low) * k / max(number - 1, 1):g}" for k in range(number)]
-    except ValueError:
-        raise MaquetteError(f"{text!r:.60} is no range; write FIRST..LAST:COUNT, such as 1..9:5") from None
+    """ "1..9:5" as five numbers at equal distances from 1 to 9, each told exactly."""
+    match = RANGE.fullmatch(text)
+    if match is None:
+        raise MaquetteError(f"{text!r:.60} is no range; write FIRST..LAST:COUNT, such as 1..9:5")
+    low, high, count = Fraction(match[1]), Fraction(match[2]), int(match[3] or 5)
+    if not 1 <= count <= MAX_PICTURES:
+        raise MaquetteError(f"{text!r:.60} asks for {count} values; ask for 1 to {MAX_PICTURES}, such as 1..9:5")
+    numbers = [low + (high - low) * k / max(count - 1, 1) for k in range(count)]
+    return [str(number) if number.denominator == 1 else repr(float(number)) for number in numbers]
 
 
 def _type_of(name: str) -> Any:
-    fields: Mapping[str, Any] = Request.model_fields
+    """What a setting's values are, None aside."""
+    fields: Mapping[str, FieldInfo] = Request.model_fields
+    kind, above = None, ""
     for part in name.split("."):
+        if not fields:
+            raise MaquetteError(f"{name!r} is not a setting: {above} has no parts; write {above}=...")
         if part not in fields:
             raise MaquetteError(f"{name!r} is not a setting; {nearest(part, fields.keys())}")
-        told = fields[part].annotation
-        parts = [each for each in getattr(told, "__args__", (told,)) if each is not type(None)]
-        fields = getattr(parts[0], "model_fields", {})
-    return parts[0]
+        kind, above = _kind(fields[part]), f"{above}.{part}".lstrip(".")
+        fields = _parts(kind)
+    if fields:
+        raise MaquetteError(f"{name} has parts; vary one of them: {', '.join(f'{name}.{part}' for part in fields)}")
+    return kind
 
 
-def varied(request: Request, axes: Sequence[Axis], values: Sequence[Any]) -> Request:
-    """The request with each axis's setting at one of its values."""
+def _kind(field: FieldInfo) -> Any:
+    """What a field holds, with its limits, None aside."""
+    options = get_args(field.annotation)
+    kind = options[0] if NoneType in options else field.annotation
+    return Annotated[(kind, *field.metadata)] if field.metadata else kind
+
+
+def _innermost(kind: Any) -> Any:
+    """What stands behind a kind's limits."""
+    return get_args(kind)[0] if get_origin(kind) is Annotated else kind
+
+
+def _parts(kind: Any) -> Mapping[str, FieldInfo]:
+    """The settings in a part of a request, or in each of several; none in a plain value."""
+    kind = _innermost(kind)
+    if get_origin(kind) is tuple:
+        kind = _innermost(get_args(kind)[0])
+    return kind.model_fields if isinstance(kind, type) and issubclass(kind, BaseModel) else {}
+
+
+def varied(request: Request, axes: Sequence[Axis], values: Sequence[Any], model: Model | None = None) -> Request:
+    """The request with each axis's setting at one of its values; a `model` tells the LoRAs that it was opened with.
+
+    Whole prompts are set first, then words in them are replaced, then the LoRAs changed that they name.
+
+    Raises:
+        MaquetteError: there is nothing to change, or the request cannot be so.
+    """
     fields = {name: getattr(request, name) for name in request.model_fields_set}
-    for axis, value in zip(axes, values, strict=True):
-        if axis.name == REPLACE:
-            fields["prompt"] = fields.get("prompt", "").replace(axis.values[0], value)
-            continue
+    for axis, value in sorted(zip(axes, values, strict=True), key=lambda pair: _turn(pair[0])):
         outer, _, inner = axis.name.partition(".")
-        if inner:
-            part = fields.get(outer)
-            fields[outer] = {
-                **({} if part is None else {k: getattr(part, k) for k in part.model_fields_set}),
-                inner: value,
-            }
-        else:
+        if axis.name == REPLACE:
+            fields |= _replaced(fields, axis.values[0], value)
+        elif not inner:
             fields[outer] = value
+        else:
+            _type_of(axis.name)  # or there is none
+            if outer == "loras" and model is not None:
+                told = resolve_added(type(request).read(fields), model)
+                fields |= {"prompt": told["prompt"], "loras": told["loras"]}
+            fields[outer] = _with(outer, fields.get(outer), inner, value)
     return type(request).read(fields)
 
 
+def _turn(axis: Axis) -> int:
+    return 2 if axis.name.startswith("loras.") else 1 if axis.name == REPLACE else 0
+
+
+def _replaced(fields: Mapping[str, Any], old: str, new: str) -> dict[str, str]:
+    """The prompt and the negative prompt with other words in them, as A1111's Prompt S/R has it."""
+    prompts = {name: fields.get(name, "") for name in ("prompt", "negative")}
+    if not any(old in words for words in prompts.values()):
+        raise MaquetteError(f"replace: {old!r:.60} is neither in the prompt nor in the negative; write what is")
+    return {name: words.replace(old, new) for name, words in prompts.items()}
+
+
+def _with(outer: str, part: Any, inner: str, value: Any) -> Any:
+    """A part of a request, or each of several, with one of its settings changed; one that is not there is begun."""
+    if isinstance(part, tuple) and part:
+        return tuple(_with(outer, each, inner, value) for each in part)
+    if not part and get_origin(_innermost(_kind(Request.model_fields[outer]))) is tuple:
+        raise MaquetteError(f"{outer}.{inner} cannot be varied: the request has no {outer}; give some")
+    return {**({} if part is None else {k: getattr(part, k) for k in part.model_fields_set}), inner: value}
+
+
 @torch.no_grad()
-def grid(
-    model: Model, request: Request, axes: Sequence[Axis]
-) -> Generator[Step, None, tuple[Image.Image, list[Result]]]:
-    """Paint every combination of one to three axes (columns, rows, sheets); the sheet and each cell's result."""
+def grid(model: Model, request: Request, axes: Sequence[Axis]) -> Generator[Step, None, Grid]:
+    """Paint every combination of one to three axes (columns, rows, sheets); the sheet and each cell's result.
+
+    All cells have the same seed, unless an axis varies it. A cell of several pictures shows all of them.
+    """
     if not 1 <= len(axes) <= 3:
         raise MaquetteError(f"a grid has one to three axes, not {len(axes)}")
-    combinations = list(itertools.product(*(axis.values for axis in reversed(axes))))
-    if len(combinations) > MAX_CELLS:
-        raise MaquetteError(f"{len(combinations)} pictures are too many for a grid; the limit is {MAX_CELLS}")
-    requests = [varied(request, axes, values[::-1]) for values in combinations]  # all are checked before the first
+    _check_number(math.prod(len(axis.values) for axis in axes))
+    if request.seed is None:
+        request = request.model_copy(update={"seed": request.resolved(model.family.defaults).seed})
+    combinations = itertools.product(*(axis.values for axis in reversed(axes)))
+    requests = [varied(request, axes, values[::-1], model) for values in combinations]  # all, before the first is begun
+    _check_number(sum(each.count for each in requests))
     results, names = [], {axis.name for axis in axes}
     for each in requests:
         other = "model" in names and each.model != model.opened_as
         painter = companion(model, each.model) if other else model
         results.append((yield from paint(painter, each)))
-    return sheet([result.images[0] for result in results], axes), results
+    return sheet([_together(result.images) for result in results], axes), results
+
+
+def _check_number(pictures: int) -> None:
+    if pictures > MAX_PICTURES:
+        raise MaquetteError(f"{pictures} pictures are too many for a grid; the limit is {MAX_PICTURES}")
+
+
+def _together(images: Sequence[Image.Image]) -> Image.Image:
+    """The pictures of one cell, in equal rows."""
+    rows = next(rows for rows in range(math.isqrt(len(images)), 0, -1) if len(images) % rows == 0)
+    columns = len(images) // rows
+    width, height = max(image.width for image in images), max(image.height for image in images)
+    whole = Image.new("RGB", (columns * width, rows * height), "white")
+    for k, image in enumerate(images):
+        whole.paste(image, (k % columns * width, k // columns * height))
+    return whole
 
 
 def sheet(images: Sequence[Image.Image], axes: Sequence[Axis]) -> Image.Image:
     """Pictures in the order of `grid`, with the values of the axes above, beside and over them."""
     columns, rows = (len(axis.values) for axis in (*axes, Axis("", ("",)))[:2])
-    font = ImageFont.load_default(LETTERS)
     cell = max(image.width for image in images) + MARGIN, max(image.height for image in images) + MARGIN
-    labels = [[f"{axis.name} {_say(value)}" for value in axis.values] for axis in axes]
-    left = int(max(font.getlength(label) for label in labels[1])) + 2 * MARGIN if len(axes) > 1 else MARGIN
+    labels = [[_label(axis.name, value, k + 1) for k, value in enumerate(axis.values)] for axis in axes]
+    left = int(max(font.getlength(text) for text, font in labels[1])) + 2 * MARGIN if len(axes) > 1 else MARGIN
     top = (2 if len(axes) > 2 else 1) * (LETTERS + MARGIN)
     size = left + columns * cell[0], top + rows * cell[1]
     sheets = len(images) // (columns * rows)
     whole = Image.new("RGB", (size[0] * sheets, size[1]), "white")
     pen = ImageDraw.Draw(whole)
+
+    def write(x: int, y: int, label: Label) -> None:
+        pen.text((x, y), label[0], "black", label[1])
+
     for k, image in enumerate(images):
         place, (row, column) = k // (columns * rows), divmod(k % (columns * rows), columns)
         x, y = place * size[0] + left + column * cell[0], top + row * cell[1]
         whole.paste(image, (x, y))
         if row == 0:
-            pen.text((x, top - LETTERS - 3), labels[0][column], "black", font)
+            write(x, top - LETTERS - 3, labels[0][column])
         if column == 0 and len(axes) > 1:
-            pen.text((place * size[0] + MARGIN, y), labels[1][row], "black", font)
+            write(place * size[0] + MARGIN, y, labels[1][row])
         if row == column == 0 and len(axes) > 2:
-            pen.text((place * size[0] + MARGIN, 2), labels[2][place], "black", font)
+            write(place * size[0] + MARGIN, 2, labels[2][place])
     return whole
 
 
+def _label(name: str, value: Any, number: int) -> Label:
+    """What is said of a value, and the font for it; the value's number where no font here has its letters."""
+    text, latin = f"{name} {_say(value)}", ImageFont.load_default(LETTERS)
+    if all(ord(letter) < 0x250 for letter in text):
+        return text, latin
+    font = chinese_font()
+    return (f"{name} {number}", latin) if font is None else (text, font.font_variant(size=LETTERS))
+
+
 def _say(value: Any) -> str:
+    if isinstance(value, Picture):
+        return value.hash[:8] if value.path is None else Path(value.path).name
     return f"{value:g}" if isinstance(value, float) else str(value)
