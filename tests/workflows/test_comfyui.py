@@ -178,6 +178,15 @@ def test_sdxl_tells_its_two_encoders_apart() -> None:
     assert left(settings) == {"CLIPTextEncodeSDXL": "a fox in snow"}
 
 
+def test_words_that_mean_another_thing_here_are_translated_or_named() -> None:
+    graph = simple()
+    graph["6"]["inputs"]["text"] = "a (cat:1.4) AND a dog BREAK [b]"
+    graph["7"]["inputs"]["text"] = "embedding:easynegative.pt, fog"
+    settings = read(graph)
+    assert settings.fields["negative"] == "easynegative, fog"
+    assert left(settings).keys() == {"(", "AND", "BREAK", "[", "embedding"}
+
+
 def test_what_a_request_has_no_words_for_is_named() -> None:
     graph = simple(sampler_name="euler_cfg_pp", scheduler="linear_quadratic", denoise=0.6, latent_image=["51", 0])
     graph["50"] = node("ControlNetApply", conditioning=["6", 0], strength=0.9, control_net=["52", 0], image=["53", 0])

@@ -224,6 +224,17 @@ def test_a_latent_second_pass_to_a_size() -> None:
     assert settings.untranslated == []
 
 
+@pytest.mark.parametrize(
+    ("size", "scale"),
+    [("1024x0", 2.0), ("0x1152", 1.5), ("768x1150", 1.5), *((size, None) for size in ("1024x1152", "0x0", "x", "8"))],
+)
+def test_a_second_pass_to_one_side_or_to_another_shape(size: str, scale: float | None) -> None:
+    told = f"Size: 512x768, Denoising strength: 0.7, Hires resize: {size}, Hires upscaler: Latent"
+    settings = read_infotext(f"a cat\nSteps: 20, Sampler: Euler, {told}")
+    assert settings.fields.get("hires", {}).get("scale") == scale
+    assert left(settings) == ({} if scale else {"Hires resize": size})
+
+
 def test_forge_tells_a_distilled_model_its_guidance() -> None:
     settings = read_infotext("a cat\nSteps: 20, Sampler: Euler, CFG scale: 1, Distilled CFG Scale: 3.5")
     assert (settings.fields["guidance"], settings.untranslated) == (3.5, [])
@@ -240,7 +251,7 @@ def test_what_extensions_append_does_not_hide_the_settings() -> None:
     [
         *("", "just words", "words\nSteps: many", "words\nSteps: 3, Size: big", "words\nSteps: 3, Clip skip: x"),
         f"Steps: {'9' * 5000}",
-        f"Steps: 3, Size: 8x8, Hires resize: {'9' * 400}x8",
+        "Steps: 3, Hires upscale: much",
         "Steps: 3, Variation seed: 1, Variation seed strength: much",
         "Steps: 3" + "," * MAX_INFOTEXT,
     ],

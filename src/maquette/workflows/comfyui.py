@@ -12,6 +12,7 @@ from maquette.workflows.peer_names import (
     COMFYUI_SCHEDULE_NODES,
     COMFYUI_SCHEDULES,
 )
+from maquette.workflows.peer_words import STRONGER, read_embeddings, read_plain
 from maquette.workflows.settings import MAX_SEED
 
 CUSTOM = ("SamplerCustom", "SamplerCustomAdvanced")
@@ -129,7 +130,7 @@ def _read_encoder(graph: Graph, settings: Settings, reached: list[Node]) -> None
             settings.fields["guidance"] = float(strength)
         last = graph.find(node, ("clip",), lambda at: "stop_at_clip_layer" in at.inputs)[0]
         if (layer := number(graph.value(last, "stop_at_clip_layer"))) is not None:
-            settings.fields["clip_skip"] = -int(layer)
+            settings.fields["clip_skip"] = settings.layer = -int(layer)
 
 
 def _text(graph: Graph, settings: Settings, node: Node, side: str) -> str:
@@ -142,9 +143,9 @@ def _text(graph: Graph, settings: Settings, node: Node, side: str) -> str:
     for other in dict.fromkeys(told[1:]):
         if other != told[0]:
             settings.leave(node.kind, other, "all text encoders are given the same words here")
-    if "[" in told[0]:
-        settings.leave("[", told[0], "square brackets are plain characters there; here they weaken, or change words")
-    return told[0]
+    if STRONGER.search(told[0]):
+        settings.leave("(", told[0], "weights count from the empty prompt there; here the mean of the words is kept")
+    return read_embeddings(settings, read_plain(settings, told[0], negative=side == "negative"))
 
 
 def _read_model(graph: Graph, settings: Settings, guide: Node) -> None:

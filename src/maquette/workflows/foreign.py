@@ -4,12 +4,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+from maquette.errors import MaquetteError
+from maquette.families.family import Family
 from maquette.workflows.peer_names import Meaning
+from maquette.workflows.request import Request
 
 MAX_TEXT = 2**23  # characters of one text in a picture; workflows of ComfyUI may be large
 MAX_NAME = 60
 NOT_HERE = "there is no such setting here"
 BEGAN_WITH_PICTURE = "the picture that it began with is not in the file"
+ADD_EMBEDDING = "open the model with it: --embedding WORD=FILE"
 NO_LORA = "it is not found; give --lora-folder FOLDER, or --lora FILE:SCALE"
 
 
@@ -32,6 +36,8 @@ class Settings:
     `noise_delta` its ENSD. `hashes` are what the program wrote down: of the "model", of the final "latent", ...
     `opened_with` is what `maquette.open` was told beside the model's name. `place` is which of the request's pictures
     it is (from 0), where they were drawn together and none can be painted alone.
+    `layer` is that of the text encoder where it was counted from the last one (1) and not from the family's own, as
+    `clip_skip` in the fields is then too; see `count_layer`. `only_sd1` says that other families kept their own.
     """
 
     program: str
@@ -43,6 +49,13 @@ class Settings:
     noise: str = "cpu"
     noise_delta: int = 0
     place: int | None = None
+    layer: int | None = None
+    only_sd1: bool = False
+
+    @property
+    def told(self) -> dict[str, Any]:
+        """The fields, and the noise unless they name it."""
+        return {"noise": self.noise, "noise_delta": self.noise_delta, **self.fields}
 
     def leave(self, name: str, value: object, why: str) -> None:
         """Say that a setting is not taken over, or not quite as it was."""
@@ -73,6 +86,40 @@ class Settings:
         if meaning.ours is not None:
             self.fields[kind] = meaning.ours
         return meaning
+
+
+def fitted(settings: Settings) -> Settings:
+    """The same settings; what a request refuses, alone or together with what was told before it, is left."""
+    fits: dict[str, Any] = {}
+    for name, value in settings.told.items():
+        for part in [[each] for each in value] if isinstance(value, list) else [value]:
+            try:
+                Request.read(fits | {name: part})
+            except MaquetteError as error:
+                settings.leave(name, part, str(error).removeprefix(f"{name} "))
+            else:
+                fits[name] = [*fits.get(name, []), *part] if isinstance(part, list) else part
+    settings.fields = {name: fits[name] for name in settings.fields if name in fits}
+    settings.noise, settings.noise_delta = fits.get("noise", "cpu"), fits.get("noise_delta", 0)
+    return settings
+
+
+def count_layer(request: Request, settings: Settings, family: Family) -> Request:
+    """The request with the text encoder's layer counted from the family's own; what it cannot read is left.
+
+    SD 2 and SDXL read the last but one, which other programs call 2 and we 1.
+    """
+    layer = settings.layer
+    if layer is None or "clip_skip" not in settings.fields:
+        return request
+    own = 1 + max((reading.skip for reading in family.readings if reading.kind == "clip"), default=0)
+    if own > 1 and settings.only_sd1:
+        if layer != own:
+            settings.leave("clip_skip", layer, f"{family.name} keeps its own layer there, unless told otherwise")
+        layer = own
+    elif layer < own:
+        settings.leave("clip_skip", layer, f"{family.name} reads no later layer than its own, {own}, which is taken")
+    return request.model_copy(update={"clip_skip": max(layer - own + 1, 1)})
 
 
 def _lower(known: Mapping[str, Meaning]) -> dict[str, str]:

@@ -16,11 +16,11 @@ from collections.abc import Iterator, Mapping
 from maquette import __version__
 from maquette.engine.merge import MOST
 from maquette.errors import MaquetteError
-from maquette.workflows.foreign import BEGAN_WITH_PICTURE, NOT_HERE, Settings
+from maquette.workflows.foreign import ADD_EMBEDDING, BEGAN_WITH_PICTURE, NOT_HERE, Settings
 from maquette.workflows.loras import name_of, take_tags, tell, write_tag
 from maquette.workflows.peer_names import A1111_SAMPLERS, A1111_SCHEDULES, Meaning
 from maquette.workflows.preprocessors import read_preprocessor
-from maquette.workflows.request import Resolved
+from maquette.workflows.request import SIZE_MULTIPLE, Resolved
 from maquette.workflows.settings import Control, Lora
 
 MAX_INFOTEXT = 2**17  # characters
@@ -246,6 +246,8 @@ def _read_theirs(settings: Settings, told: Mapping[str, str]) -> None:
     _read_sampler(settings, told)
     settings.noise = "a1111-cpu" if told.get("RNG") == "CPU" else "a1111-nv"  # where nothing is said: from the GPU
     settings.noise_delta = int(told.get("ENSD", 0))
+    if (skip := settings.fields.get("clip_skip", 1)) > 1:  # 1 is every family's own
+        settings.layer, settings.only_sd1 = skip, not settings.version.startswith("f")  # of Forge, for all families
 
 
 def _read_rest(settings: Settings, told: Mapping[str, str]) -> None:
@@ -261,7 +263,7 @@ def _read_rest(settings: Settings, told: Mapping[str, str]) -> None:
         for name, digest in _pairs(told.get(key, "")):
             settings.hashes[f"{kind} {name}"] = digest
             if kind == "embedding":
-                settings.leave("embedding", name, "open the model with it: --embedding WORD=FILE")
+                settings.leave("embedding", name, ADD_EMBEDDING)
     for key, value in told.items():
         if key not in _SILENT and not (key == "Mask blur" and "mask_blur" in settings.fields):
             settings.leave(key, value, _FOLLOWS if key.startswith("ControlNet") else _WHY.get(key, NOT_HERE))
@@ -296,9 +298,10 @@ def _read_hires(settings: Settings, told: Mapping[str, str]) -> None:
         if strength is not None:
             settings.leave("Denoising strength", strength, BEGAN_WITH_PICTURE)
         return
-    scale = float(told.get("Hires upscale", 0))
-    if "Hires resize" in told:
-        scale = int(told["Hires resize"].partition("x")[0]) / max(settings.fields.get("width", 0), 1)
+    scale = _grown(settings, told["Hires resize"]) if "Hires resize" in told else float(told["Hires upscale"])
+    if scale is None:
+        settings.leave("Hires resize", told["Hires resize"], "it is no size of the same shape; there is no second pass")
+        return
     upscaler = told.get("Hires upscaler", "Latent")
     by = "latent" if upscaler.startswith("Latent") else "pixel"
     settings.fields["hires"] = {"scale": scale, "strength": float(strength or 0.7), "by": by}
@@ -306,6 +309,17 @@ def _read_hires(settings: Settings, told: Mapping[str, str]) -> None:
         settings.fields["hires"]["steps"] = int(told["Hires steps"])
     if upscaler not in UPSCALERS.values():
         settings.leave("Hires upscaler", upscaler, f"another way to enlarge the {by}s is taken")
+
+
+def _grown(settings: Settings, size: str) -> float | None:
+    """By how much both sides grow to a size, one of whose sides may be 0: whatever the other asks; None if unlike."""
+    told = re.fullmatch(r"(\d{1,6})x(\d{1,6})", size)
+    before = [settings.fields.get(name, 0) for name in ("width", "height")]
+    if told is None or min(before) <= 0:
+        return None
+    asked = [(int(side), old) for side, old in zip(told.groups(), before, strict=True) if int(side)]
+    scale = asked[0][0] / asked[0][1] if asked else 0.0
+    return scale if asked and all(abs(old * scale - side) < SIZE_MULTIPLE for side, old in asked) else None
 
 
 def _quote(value: object) -> str:

@@ -16,6 +16,7 @@ from typing import Any
 from maquette.errors import MaquetteError
 from maquette.workflows.foreign import BEGAN_WITH_PICTURE, NOT_HERE, Settings, number
 from maquette.workflows.peer_names import INVOKEAI_SAMPLERS, KARRAS_BELOW, Meaning
+from maquette.workflows.peer_words import STRONGER, leave_triggers, read_plain
 
 NOT_FLOW = {"sd-1", "sd-2", "sdxl", "sdxl-refiner", ""}  # the bases whose schedules are over training steps
 _SILENT = {
@@ -151,9 +152,13 @@ def _take(settings: Settings, told: Mapping[str, Any], names: tuple[str, ...], k
 
 def _read_words(settings: Settings, prompt: object, negative: object) -> None:
     for name, words in (("prompt", prompt), ("negative", negative)):
-        settings.fields[name] = words if isinstance(words, str) else ""
-        if _BLEND.search(settings.fields[name]):
-            settings.leave(name, words, "weights are written word+ or (words)1.2 there, and (words:1.2) here")
+        text = words if isinstance(words, str) else ""
+        if _BLEND.search(text):
+            settings.leave(name, text, "weights are written word+ or (words)1.2 there, and (words:1.2) here")
+        elif STRONGER.search(text):
+            settings.leave("(", text, "parentheses without a number behind them are no weight there; here they are")
+        leave_triggers(settings, text)
+        settings.fields[name] = read_plain(settings, text, negative=name == "negative")
 
 
 def _read_old_words(settings: Settings, prompt: object) -> None:

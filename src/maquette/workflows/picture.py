@@ -20,10 +20,11 @@ from torch import Tensor
 
 from maquette import __version__
 from maquette.errors import MaquetteError
+from maquette.families.family import Family
 from maquette.weights.atomic_file import replacing
 from maquette.workflows.comfyui import read_graph
 from maquette.workflows.exif import read_exif
-from maquette.workflows.foreign import MAX_TEXT, Settings
+from maquette.workflows.foreign import MAX_TEXT, Settings, count_layer, fitted
 from maquette.workflows.infotext import read_infotext, write_infotext
 from maquette.workflows.invokeai import read_dream, read_metadata, read_sd_metadata
 from maquette.workflows.request import MAX_COUNT, Request, Resolved
@@ -94,6 +95,8 @@ def read_texts(path: Path) -> dict[str, str]:
 def read_settings(path: Path) -> Settings:
     """What a picture says of its making: our own JSON, A1111's infotext, ComfyUI's graph or InvokeAI's metadata.
 
+    What no request takes is left, unless it is our own JSON's.
+
     Raises:
         MaquetteError: it says nothing, or what it says is damaged.
     """
@@ -101,15 +104,20 @@ def read_settings(path: Path) -> Settings:
     for name, read in READERS.items():
         if name in texts:
             try:
-                return read(texts[name])
+                return read(texts[name]) if name == "maquette" else fitted(read(texts[name]))
             except MaquetteError as error:
                 raise MaquetteError(f"{path}: {error}") from None
     raise MaquetteError(f"{path} carries no settings; only pictures as they were saved do, not copies from a web page")
 
 
-def read_request(path: Path) -> Request:
-    """The request that a picture was painted from, as far as its settings can be told in one."""
-    return Request.read(read_settings(path).fields)
+def read_request(path: Path, family: Family | None = None) -> Request:
+    """The request that a picture was painted from, as far as its settings can be told in one.
+
+    Another program's layer of the text encoder is counted as the `family` does, or SD 1 where none is given.
+    """
+    settings = read_settings(path)
+    request = Request.read(settings.told)
+    return request if family is None else count_layer(request, settings, family)
 
 
 def _read_ours(text: str) -> Settings:

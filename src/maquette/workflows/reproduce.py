@@ -57,14 +57,14 @@ class Comparison:
 def request_of(settings: Settings, model: str | None = None, lora_folder: Path | None = None) -> Request:
     """The request to paint one picture again, and those it was drawn together with, with another model if one is named.
 
-    LoRAs that another program names and that are not in the folder are left in the settings.
+    LoRAs that another program names and that are not in the folder are left in the settings. Its layer of the text
+    encoder is counted as SD 1 does, until the family is known (`foreign.count_layer`).
 
     Raises:
         MaquetteError: a setting is none that can be painted with.
     """
-    drawn = {"noise": settings.noise, "noise_delta": settings.noise_delta}
     alone: dict[str, Any] = {} if settings.place is not None else {"count": 1}
-    fields = {**drawn, **settings.fields, **alone, **({} if model is None else {"model": model})}
+    fields = {**settings.told, **alone, **({} if model is None else {"model": model})}
     if settings.program != "Maquette" and "loras" in fields:
         there = [lora for lora in fields.pop("loras") if _is_there(settings, lora, lora_folder)]
         fields |= {"loras": there} if there else {}  # without any, the model keeps those that it is opened with
