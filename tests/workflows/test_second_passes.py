@@ -16,7 +16,7 @@ from maquette.workflows.loop import resolve, run
 from maquette.workflows.paint import paint
 from maquette.workflows.picture import read_settings
 from maquette.workflows.reproduce import compare, request_of
-from maquette.workflows.request import CHANGED, REPAINTED, Request
+from maquette.workflows.request import CHANGED, MAX_PIXELS, REPAINTED, Request
 from maquette.workflows.settings import Picture
 
 SIZE = {"width": 64, "height": 64}
@@ -136,3 +136,16 @@ def test_the_words_of_vary_may_hold_weights() -> None:
     assert read("a (red:1.3) apple") == {"prompt": "a (red:1.3) apple", "amount": 0.1}
     assert read("a (red:1.3) apple:.4") == {"prompt": "a (red:1.3) apple", "amount": 0.4}
     assert read("12:0.5") == {"seed": 12, "amount": 0.5}
+
+
+def test_details_of_a_photo_that_is_too_large_to_be_painted_are_repainted(model: Model) -> None:
+    photo = Image.new("RGB", (5000, 4000), (9, 99, 199))
+    assert photo.width * photo.height > MAX_PIXELS
+    result = run(
+        paint(model, Request.read({"image": photo, "detail": {"boxes": [(4900, 3900, 4964, 3964)]}, "seed": 7}))
+    )
+    (new,) = result.images
+    assert new.size == photo.size and result.request.width * result.request.height <= MAX_PIXELS
+    kept, changed = ((0, 0, 4000, 3000), (4900, 3900, 4964, 3964))
+    assert new.crop(kept).tobytes() == photo.crop(kept).tobytes()
+    assert new.crop(changed).tobytes() != photo.crop(changed).tobytes()

@@ -139,6 +139,9 @@ def canvas_size(request: Request, multiple: int) -> tuple[int, int]:
     if not request.keeps_pixels:
         scale = max(SMALLEST / min(width, height), 1)
         width, height = round(width * scale), round(height * scale)
+    if request.only_detailed:  # a photo may be larger than what can be painted
+        scale = min(1.0, math.sqrt(MAX_PIXELS / (width * height)), MAX_SIDE / max(width, height))
+        width, height = (int(side * scale) // multiple * multiple for side in (width, height))
     width, height = (-(-max(side, SMALLEST) // multiple) * multiple for side in (width, height))
     if width * height > MAX_PIXELS or max(width, height) > MAX_SIDE:
         raise MaquetteError(f"a picture of {width}x{height} is too large to be painted; give the size to paint it at")

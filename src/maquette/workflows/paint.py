@@ -80,8 +80,9 @@ def _final_size(model: Model, request: Resolved) -> Size | None:
         return larger.width, larger.height
     if request.keeps_pixels:
         return None
-    only_detailed = request.image is not None and request.strength is None
-    return request.image.rgb.size if request.image is not None and only_detailed else (request.width, request.height)
+    if request.only_detailed and request.image is not None:
+        return request.image.rgb.size
+    return request.width, request.height
 
 
 def _paint(model: Model, resolved: Resolved) -> Workflow:

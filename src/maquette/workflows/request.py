@@ -162,6 +162,12 @@ class Request(Part):
         """Whether a part of the request's picture stays as it is."""
         return self.mask is not None or self.extend is not None
 
+    @property
+    def only_detailed(self) -> bool:
+        """Whether parts of the request's picture are repainted, and never the whole of it."""
+        changed = self.strength is not None or self.hires is not None or self.keeps_pixels
+        return self.image is not None and self.detail is not None and not changed
+
     @classmethod
     def read(cls, fields: Mapping[str, Any]) -> Self:
         """The request with these fields, or a MaquetteError that names every bad one in one line."""
