@@ -138,3 +138,126 @@ def test_learned_words_reach_the_towers_that_their_file_names(tmp_path: Path) ->
     assert all(len(encoder.tower.token_embedding.weight) == known for encoder in model.encoders)
     assert not torch.allclose(with_word.tokens, without.tokens)
     assert with_word.vector.shape == without.vector.shape == (1, SMALL["sdxl"].parts["denoiser"][1].vector)
+
+
+def painted(model: Model) -> bytes:
+    return model.txt2img("a red apple", width=64, height=64, steps=2, seed=1).images[0].tobytes()
+
+
+def test_a_lora_that_fails_while_it_is_merged_leaves_the_model_as_it_was(tmp_path: Path) -> None:
+    tensors = kohya({f"lora_te_{TE}": (64, 64, 4, 3.0), f"lora_unet_{TO_Q}": (32, 32, 4, 1.0)})
+    write_safetensors(tmp_path / "good.safetensors", tensors)
+    tensors[f"lora_unet_{TO_Q}.lora_up.weight"][0, 0] = torch.nan
+    write_safetensors(tmp_path / "bad.safetensors", tensors)
+    path = write_original("sd1", tmp_path)
+    model = maquette.open(path, device="cpu", loras=[(tmp_path / "good.safetensors", 0.5)])
+    before, picture = weights(model), painted(model)
+    with pytest.raises(MaquetteError, match="infinities or no numbers"):
+        model.set_loras([(tmp_path / "bad.safetensors", 1.0)])
+    assert all(torch.equal(tensor, before[name]) for name, tensor in weights(model).items())
+    assert painted(model) == picture
+
+
+def test_learned_words_that_fail_leave_those_that_were_known(tmp_path: Path) -> None:
+    write_safetensors(tmp_path / "a.safetensors", {"clip_l": noise(1, 64, seed=1), "clip_g": noise(1, 128, seed=2)})
+    file = tmp_path / "a.safetensors"
+    model = maquette.open(write_original("sdxl", tmp_path), device="cpu", embeddings={"style": file})
+    before = model.condition(["a style tree, other grass"]).tokens
+    with pytest.raises(MaquetteError, match="' ' of an embedding is empty"):
+        model.set_embeddings({"other": file, " ": file})
+    assert torch.equal(model.condition(["a style tree, other grass"]).tokens, before)
+    with pytest.raises(MaquetteError, match="'Style' and 'style' of two embeddings are the same"):
+        model.set_embeddings({"Style": file, "style": file})
+
+
+SPELT = {  # family: module, and where it is
+    "sdxl-refiner": ("lora_te_text_model_encoder_layers_1_mlp_fc1", "text_encoder_2", "layers.1.mlp.up"),
+    "sdxl": (
+        "text_encoders.clip_g.transformer.text_model.encoder.layers.1.mlp.fc1",
+        "text_encoder_2",
+        "layers.1.mlp.up",
+    ),
+    "sd3": (
+        "text_encoders.clip_l.transformer.text_model.encoder.layers.0.mlp.fc2",
+        "text_encoder",
+        "layers.0.mlp.down",
+    ),
+    "sd3.5-large": (
+        "text_encoders.t5xxl.transformer.encoder.block.1.layer.0.SelfAttention.o",
+        "text_encoder_3",
+        "layers.1.attention.out",
+    ),
+    "sd1": (
+        "diffusion_model.middle_block.1.transformer_blocks.0.ff.net.2",
+        "denoiser",
+        "middle.0.transformer.blocks.0.ff.down",
+    ),
+    "sd2-v": (
+        "lycoris_mid_block_attentions_0_transformer_blocks_0_ff_net_2",
+        "denoiser",
+        "middle.0.transformer.blocks.0.ff.down",
+    ),
+    "flux-dev": ("lycoris_transformer_blocks_0_ff_net_2", "denoiser", "double_blocks.0.image.mlp.down"),
+}
+
+
+@pytest.mark.parametrize("family", SPELT)
+def test_modules_in_the_spellings_of_more_programs(family: str, tmp_path: Path) -> None:
+    module, part, place = SPELT[family]
+    prediction = "v" if family == "sd2-v" else None
+    model = maquette.open(write_original(family, tmp_path), device="cpu", prediction=prediction)
+    weight = model._origins[part].network.get_submodule(place).weight.clone()
+    tensors = kohya({module: (*weight.shape, 2, 1.0)})
+    write_safetensors(tmp_path / "lora.safetensors", tensors)
+    (report,) = model.set_loras([(tmp_path / "lora.safetensors", 1.0)])
+    assert report.unmatched == ()
+    found = model._origins[part].network.get_submodule(place).weight
+    assert torch.allclose(found, weight + delta(tensors, module), atol=1e-6)
+
+
+def test_flux_in_the_spelling_of_xlabs(tmp_path: Path) -> None:
+    """1 is the picture's stream, 2 the text's; of a single block q, k and v are the first rows of one layer."""
+    modules = {
+        "double_blocks.1.processor.qkv_lora2": (384, 128),
+        "double_blocks.0.processor.proj_lora1": (128, 128),
+        "single_blocks.0.processor.qkv_lora": (384, 128),
+        "single_blocks.0.processor.proj_lora": (128, 640),
+    }
+    pairs = {name: pair(*shape, 2, seed) for seed, (name, shape) in enumerate(modules.items())}
+    tensors = {f"{name}.down.weight": down for name, (down, _) in pairs.items()}
+    write_safetensors(
+        tmp_path / "x.safetensors", tensors | {f"{name}.up.weight": up for name, (_, up) in pairs.items()}
+    )
+    network = (model := maquette.open(write_original("flux-dev", tmp_path), device="cpu")).network
+    layers = (
+        network.double_blocks[1].text.qkv.linear,
+        network.double_blocks[0].image.out,
+        network.single_blocks[0].up,
+        network.single_blocks[0].down,
+    )
+    before = [layer.weight.clone() for layer in layers]
+    (report,) = model.set_loras([(tmp_path / "x.safetensors", 1.0)])
+    assert report.unmatched == ()
+    for layer, old, (down, up) in zip(layers, before, pairs.values(), strict=True):
+        old[: len(up)] += up @ down
+        assert torch.allclose(layer.weight, old, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("family", "module", "kernel", "place"),
+    [
+        ("flux-fill", "transformer.x_embedder", (), "patch_embed"),
+        ("sd1-inpaint", "lora_unet_conv_in", (3, 3), "conv_in"),
+    ],
+)
+def test_what_is_read_beside_the_latent_is_not_changed(
+    family: str, module: str, kernel: tuple[int, ...], place: str, tmp_path: Path
+) -> None:
+    model = maquette.open(write_original(family, tmp_path), device="cpu")
+    weight, own = model.network.get_submodule(place).weight.clone(), 4 if kernel else 64
+    down, up = noise(2, own, *kernel, seed=1), noise(len(weight), 2, *[1] * len(kernel), seed=2)
+    tensors = {f"{module}.lora_down.weight": down, f"{module}.lora_up.weight": up}
+    write_safetensors(tmp_path / "lora.safetensors", tensors)
+    model.set_loras([(tmp_path / "lora.safetensors", 1.0)])
+    weight[:, :own] += (up.flatten(1) @ down.flatten(1)).reshape(weight[:, :own].shape)
+    assert torch.allclose(model.network.get_submodule(place).weight, weight, atol=1e-6)

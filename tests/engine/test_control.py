@@ -24,10 +24,11 @@ from controls import (
     write_whole,
 )
 from PIL import Image
-from small_models import SDXL, named
+from small_models import SDXL, named, write_original
 from torch import Tensor
 from transformers import CLIPImageProcessor
 
+import maquette
 from maquette.diffusion.compose import tiled
 from maquette.diffusion.guidance import Pair
 from maquette.engine import kinds
@@ -237,3 +238,17 @@ def test_windows_of_a_picture_follow_their_part_of_another(model: Model, tmp_pat
         halves = tuple(each.chunk(2, -1)[side].expand(2, -1, -1, -1) for each in features)
         expected = model.denoiser(part, level, replace(conditioning, control=residuals, features=halves))
         assert torch.allclose(whole.chunk(2, -1)[side], expected, atol=1e-5)
+
+
+def test_a_controlnet_named_shuffle_speaks_of_the_whole_picture(model: Model, tmp_path: Path) -> None:
+    path = write(tmp_path / "control_v11e_sd15_shuffle.safetensors", kinds.CONTROLNET, CONTROLNET)
+    assert open_control(path, model).network.spec == replace(CONTROLNET, pooled=True)
+
+
+@pytest.mark.parametrize("storage", ["int8", "float8"])
+def test_an_ip_adapter_beside_weights_in_eight_bits(storage: str, model: Model, tmp_path: Path) -> None:
+    path = write_ip_adapter(tmp_path / "ip", ip_spec(model))
+    small = maquette.open(write_original("sd1", tmp_path), device="cpu", storage=storage)
+    here, there = (ask(each, open_control(path, each).follow(picture())) for each in (model, small))
+    assert torch.allclose(here, there, atol=0.5)
+    assert not torch.equal(there, ask(small))

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 from controls import ADAPTER, CONTROLNET, LAYOUTS, SD3_CONTROLNET, ask, ip_spec, picture, write, write_folder
-from small_models import SD1, SDXL, random_state, write_original
+from small_models import SD1, SDXL, named, random_state, write_original
 
 import maquette
 from maquette.engine import control, kinds
@@ -19,7 +19,7 @@ from maquette.models import t2i_adapter_config
 from maquette.models.controlnet import ControlNetSpec
 from maquette.models.t2i_adapter import T2IAdapterSpec
 from maquette.weights.safetensors_file import write_safetensors
-from maquette.weights.view import InMemory
+from maquette.weights.view import InMemory, prefixed, union
 
 pytestmark = pytest.mark.usefixtures("no_gradients")
 
@@ -86,3 +86,15 @@ def test_a_control_of_the_package_is_found_by_its_name(model: Model, tmp_path: P
     for name in ("empty", "../assets/mine"):
         with pytest.raises(MaquetteError, match="there is no control"):
             open_control(name, model)
+
+
+def test_a_difference_from_a_unet_is_no_controlnet(model: Model, tmp_path: Path) -> None:
+    for name, prefix in (
+        ("difference", "control_model."),
+        ("control_model.difference", "control_model."),
+        ("difference", ""),
+    ):
+        view = prefixed(named(kinds.CONTROLNET, CONTROLNET, "original"), prefix)
+        write_safetensors(tmp_path / "diff.safetensors", union([view, InMemory({name: torch.zeros(1)})]))
+        with pytest.raises(MaquetteError, match="a ControlNet's difference from a U-Net, which is not supported"):
+            open_control(tmp_path / "diff.safetensors", model)

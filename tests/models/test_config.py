@@ -192,3 +192,17 @@ def test_refused_clip_options(option: dict[str, Any]) -> None:
 def test_end_of_text_id_that_transformers_would_misread() -> None:
     with pytest.raises(MaquetteError, match="largest id"):
         clip_config.text_to_config(replace(r.MINI_CLIP, end=2))
+
+
+def test_what_a_moving_average_leaves_in_a_config_changes_nothing() -> None:
+    """As in the published folder of SDXL for inpainting."""
+    left = {
+        "decay": 0.9999,
+        "inv_gamma": 1.0,
+        "min_decay": 0.0,
+        "optimization_step": 37000,
+        "power": 0.6666666666666666,
+    }
+    left |= {"update_after_step": 0, "use_ema_warmup": False}
+    options = unet_config.to_config(published.SDXL_UNET)
+    assert unet_config.from_config({**options, **left}) == published.SDXL_UNET

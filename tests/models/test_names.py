@@ -30,11 +30,11 @@ COUNTS = {
     "SD2_UNET": ((686, 686), 865_910_724),
     "SDXL_UNET": ((1680, 1680), 2_567_463_684),
     "SDXL_REFINER_UNET": ((1220, 1220), 2_259_526_660),
-    "SD_VAE": ((248, 248, 248), 83_653_863),
-    "SD3_VAE": ((244, 244, 244), 83_819_683),
-    "CLIP_L_TEXT": ((196, 196, 148), 123_060_480),
-    "OPEN_CLIP_H_TEXT": ((389, 389, 293), 354_032_641 - 1),  # without logit_scale
-    "OPEN_CLIP_G_TEXT": ((517, 517, 389), 694_659_841 - 1),
+    "SD_VAE": ((248, 248, 248, 248), 83_653_863),
+    "SD3_VAE": ((244, 244, 244, 244), 83_819_683),
+    "CLIP_L_TEXT": ((196, 196, 148, 148), 123_060_480),
+    "OPEN_CLIP_H_TEXT": ((389, 389, 293, 293), 354_032_641 - 1),  # without logit_scale
+    "OPEN_CLIP_G_TEXT": ((517, 517, 389, 389), 694_659_841 - 1),
     "CLIP_L_IMAGE": ((392, 392 - 4 * 24), 303_966_208),
 }
 
@@ -65,6 +65,8 @@ def test_spec_is_read_back(name: str) -> None:
     network = outline(spec)
     for dialect in DIALECTS[type(spec)]:
         written = dialect.write(network.state_dict(), network)
+        if dialect is clip_names.TEXT_OPEN_CLIP_MIXED and spec.projection is None:
+            dialect = clip_names.TEXT_OPEN_CLIP  # they differ in the projection alone
         assert recognise(written, DIALECTS[type(spec)]) is dialect
         found = dialect.spec(written)
         if name == "mini_unet":  # heads of 64 behind convolutions: shapes cannot tell

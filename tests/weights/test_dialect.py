@@ -107,6 +107,15 @@ def test_parts_of_two_types_become_the_wider() -> None:
     assert view["linear"].dtype == view.dtype("linear") == torch.float32
 
 
+def test_parts_of_which_one_has_eight_bits_are_widened() -> None:
+    for other, wider in ((torch.bfloat16, torch.bfloat16), (torch.float16, torch.float32)):
+        view = read(
+            InMemory({"a": numbers(1).to(torch.float8_e4m3fn), "b": numbers(3).to(other)}), {"linear": QKV["linear"]}
+        )
+        assert view["linear"].dtype == view.dtype("linear") == wider
+        assert view["linear"].tolist() == [0.0, 0.0, 1.0, 2.0]
+
+
 def test_nothing_is_read_before_it_is_asked_for() -> None:
     base = Accounted(
         InMemory({"q": numbers(1, 2), "k": numbers(1, 2), "v": numbers(1, 2), "a": numbers(1), "b": numbers(3)})

@@ -56,6 +56,13 @@ def test_safetensors_files(tmp_path: Path) -> None:
     assert equal(read_embedding(open_weights(tmp_path / "b"), SDXL), both)
 
 
+def test_what_is_for_encoders_that_the_model_has_not_is_left() -> None:
+    vectors = {"clip_l": THREE, "clip_g": torch.randn(3, 1280), "t5xxl": torch.randn(3, 4096)}
+    for widths in (SD1, SDXL, {"clip_g": 1280}):
+        expected = {name: vectors[name] for name in widths}
+        assert equal(read_embedding(InMemory(vectors), widths), expected)
+
+
 def test_names_decide_where_widths_cannot() -> None:
     both = {"clip_g": torch.randn(2, 8), "clip_l": torch.randn(2, 8)}
     widths = {"clip_l": 8, "clip_g": 8}
@@ -68,10 +75,9 @@ def test_names_decide_where_widths_cannot() -> None:
     ("tensors", "problem"),
     [
         ({"<toy>": torch.zeros(2, 1024)}, r"width 1024 fit none of this model's text encoders, clip_l \(768\)"),
-        (
-            {"clip_l": torch.zeros(2, 768), "clip_g": torch.zeros(2, 1280)},
-            "too many for an embedding of 1 text encoder",
-        ),
+        ({"<a>": torch.zeros(2, 768), "<b>": torch.zeros(2, 768)}, "too many for an embedding of 1 text encoder"),
+        ({"clip_g": torch.zeros(2, 1280), "t5xxl": torch.zeros(2, 4096)}, "too many for an embedding of 1"),
+        ({"t5xxl": torch.zeros(2, 4096)}, "width 4096 fit none"),
         ({"clip_l": torch.zeros(2, 1024)}, r"'clip_l' has shape \(2, 1024\)"),
         ({"<toy>": torch.zeros(76, 768)}, "expected 1 to 75 vectors"),
         ({"<toy>": torch.zeros(0, 768)}, "expected 1 to 75 vectors"),

@@ -1,6 +1,7 @@
 """LoRA files of every spelling and kind against weights merged by hand."""
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -8,7 +9,9 @@ from lora_tensors import BASE, IN, OUT, RANK, TARGETS, close, kohya, lora, merge
 from torch import Tensor
 
 from maquette.errors import MaquetteError
-from maquette.weights.lora import Target, split_key, with_lora
+from maquette.weights.lora import Target, read_lora, split_key, with_lora
+from maquette.weights.open_file import open_weights
+from maquette.weights.safetensors_file import write_safetensors
 from maquette.weights.view import InMemory, prefixed, select, union
 
 
@@ -280,6 +283,26 @@ def test_alphas_in_the_metadata(settings: dict[str, object], scale: float) -> No
     adapters = lora(tensors, metadata={"lora_adapter_metadata": json.dumps(settings)})
     found = with_lora(BASE, [adapters], TARGETS)["attn.to_q.weight"]
     assert close(found, BASE["attn.to_q.weight"] + scale * up @ down)
+
+
+@pytest.mark.parametrize(
+    ("settings", "scale"),
+    [
+        ({"r": RANK, "lora_alpha": 6}, 6 / RANK),
+        ({"r": 8, "rank_pattern": {"attn.to_q": RANK}, "lora_alpha": 6, "use_rslora": True}, 6 / RANK**0.5),
+        ({"r": RANK, "lora_alpha": 6, "alpha_pattern": {"attn.to_q": 9, "other": 1}}, 9 / RANK),
+    ],
+)
+def test_alphas_in_a_folder_of_peft(settings: dict[str, object], scale: float, tmp_path: Path) -> None:
+    up, down = pair()
+    root = "base_model.model.attn.to_q"
+    write_safetensors(
+        tmp_path / "adapter_model.safetensors", {f"{root}.lora_A.weight": down, f"{root}.lora_B.weight": up}
+    )
+    (tmp_path / "adapter_config.json").write_text(json.dumps(settings))
+    for path in (tmp_path, tmp_path / "adapter_model.safetensors"):
+        found = with_lora(BASE, [read_lora(open_weights(path))], TARGETS)["attn.to_q.weight"]
+        assert close(found, BASE["attn.to_q.weight"] + scale * up @ down)
 
 
 def test_text_encoders_are_merged_in_one_union_with_the_network() -> None:

@@ -63,6 +63,23 @@ def test_another_shape_is_an_error_before_anything_is_computed(tensors: dict[str
         with_lora(BASE, [lora(tensors)], TARGETS)
 
 
+def test_one_layer_of_another_width_is_left_out() -> None:
+    good, bad = kohya("lora_unet_attn_to_q", *pair()), kohya("lora_unet_half", *pair(OUT + 1))
+    with pytest.warns(UserWarning, match="module 'lora_unet_half' does not fit 'half.weight' of shape .*; left out"):
+        view = with_lora(BASE, [lora(good | bad)], TARGETS)
+    assert (set(view.reports[0].matched), set(view.reports[0].unmatched)) == (set(good), set(bad))
+    assert view["half.weight"] is BASE["half.weight"]
+
+
+@pytest.mark.parametrize("parts", [("oft_blocks",), ("oft_blocks", "rescale"), ("a1.weight", "b1.weight")])
+def test_adapters_of_an_unknown_kind_are_named(parts: tuple[str, ...]) -> None:
+    tensors = {f"lora_unet_attn_to_q.{part}": torch.ones(2, 2) for part in parts}
+    tensors["lora_unet_attn_to_q.alpha"] = torch.tensor(1.0)
+    names = ", ".join(part.removesuffix(".weight") for part in parts)
+    with pytest.raises(MaquetteError, match=f"its tensors end in {names}, adapters of an unknown kind"):
+        with_lora(BASE, [lora(tensors)], TARGETS)
+
+
 @pytest.mark.parametrize(
     ("tensors", "problem"),
     [
@@ -103,3 +120,16 @@ def test_one_module_in_two_spellings_is_an_error() -> None:
 def test_a_scale_must_be_a_number() -> None:
     with pytest.raises(MaquetteError, match="scale nan"):
         lora(kohya("lora_unet_attn_to_q", *pair()), float("nan"))
+
+
+def test_a_lora_of_which_many_modules_do_not_fit_is_of_another_model() -> None:
+    """As one of SD 1 on SD 2: what reads the text has another width, what reads the picture the same."""
+    fitting = kohya("lora_unet_attn_to_q", *pair())
+    odd = [kohya(f"lora_unet_attn2_to_{x}", *pair(into=IN + 1)) for x in "qkv"]
+    with pytest.raises(
+        MaquetteError, match=r"does not fit 'attn\.qkv\.weight' .*; the LoRA was made for another model"
+    ):
+        with_lora(BASE, [lora({**fitting, **odd[0], **odd[1]})], TARGETS)
+    with pytest.warns(UserWarning, match="left out"):
+        (report,) = with_lora(BASE, [lora({**fitting, **odd[0]})], TARGETS).reports
+    assert set(report.matched) == set(fitting)

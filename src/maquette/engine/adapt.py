@@ -104,27 +104,51 @@ def merge(origins: Mapping[str, Origin], loras: Sequence[LoRA]) -> Change:
         return Change(None, ())
     targets: list[Target] = []
     for name, origin in origins.items():
-        position = int(name.rpartition("_")[2]) if name[-1].isdigit() else 1
-        targets += [replace(target, name=f"{name}:{target.name}") for target in origin.targets(position)]
+        for position in _positions(name, origins):
+            targets += [replace(target, name=f"{name}:{target.name}") for target in origin.targets(position)]
     merged = with_lora(union(prefixed(origin.weights, f"{name}:") for name, origin in origins.items()), loras, targets)
     return Change(merged, merged.reports)
 
 
+def _positions(name: str, parts: Iterable[str]) -> list[int]:
+    """What number LoRA files give a part among the text encoders; a model's only one is its first, too."""
+    if not name.startswith(TEXT):
+        return [1]
+    own = int(name.rpartition("_")[2]) if name[-1].isdigit() else 1
+    only = sum(each.startswith(TEXT) for each in parts) == 1
+    return sorted({own, 1}) if only else [own]
+
+
 def apply(origins: Mapping[str, Origin], before: Change, after: Change) -> None:
-    """Turn the networks from one change to another; tensors that neither touches stay where they are."""
-    for name, origin in origins.items():
-        prefix = f"{name}:"
-        touched = {each.removeprefix(prefix) for each in before.changed | after.changed if each.startswith(prefix)}
-        weights, names = origin.kept(after.of(name, origin.weights)), origin.names(touched)
-        if origin.streamed is not None:
-            origin.streamed.weights = weights
-            names = [each for each in names if each not in origin.streamed.names]
-        if not names:
-            continue
-        state = origin.network.state_dict()
-        new = {each: _like(weights[each], state[each], grows=each == ROWS_THAT_GROW) for each in names}
-        origin.network.load_state_dict(new, strict=False, assign=True)
-        origin.network.requires_grad_(False)
+    """Turn the networks from one change to another; tensors that neither touches stay where they are.
+
+    Where that fails, those that were turned are turned back.
+    """
+    changed, turned = before.changed | after.changed, []
+    try:
+        for name, origin in origins.items():
+            turned.append(name)
+            _turn(name, origin, changed, after)
+    except BaseException:
+        for name in turned:
+            _turn(name, origins[name], changed, before)
+        raise
+
+
+def _turn(name: str, origin: Origin, changed: Iterable[str], change: Change) -> None:
+    """Let a network have its weights as a change makes them, where they are among the `changed`; all or none."""
+    prefix = f"{name}:"
+    touched = {each.removeprefix(prefix) for each in changed if each.startswith(prefix)}
+    weights, names = origin.kept(change.of(name, origin.weights)), origin.names(touched)
+    if origin.streamed is not None:
+        origin.streamed.weights = weights
+        names = [each for each in names if each not in origin.streamed.names]
+    if not names:
+        return
+    state = origin.network.state_dict()
+    new = {each: _like(weights[each], state[each], grows=each == ROWS_THAT_GROW) for each in names}
+    origin.network.load_state_dict(new, strict=False, assign=True)
+    origin.network.requires_grad_(False)
 
 
 def _like(tensor: Tensor, old: Tensor, *, grows: bool) -> Tensor:

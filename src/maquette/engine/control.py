@@ -23,6 +23,7 @@ from maquette.diffusion.process import Level, Scalar
 from maquette.engine.build import fill
 from maquette.engine.control_fit import check_control, check_tower
 from maquette.engine.hub import fetch, is_name
+from maquette.engine.kinds import CONTROLNET
 from maquette.engine.model import Model
 from maquette.engine.open import ASSETS
 from maquette.engine.parts import Part
@@ -34,6 +35,7 @@ from maquette.models.ip_adapter import IPAdapter, looking_at
 from maquette.models.t2i_adapter import T2IAdapter
 from maquette.models.transformer_controlnet import FluxControlNet, MMDiTControlNet
 from maquette.models.unet import UNet
+from maquette.weights.open_file import open_weights
 
 TOWERS = ("image_encoder", "../models/image_encoder")  # where IP-Adapter's published folder has it, seen from a file
 LUMA = (0.299, 0.587, 0.114)  # of red, green and blue in what a grey picture shows (ITU-R BT.601)
@@ -186,7 +188,8 @@ def open_control(
         MaquetteError: there is no such network, it is damaged, or was made for another kind of model.
     """
     path = _find(name)
-    part = part_of(path, ("control",), "a ControlNet, T2I-Adapter or IP-Adapter", variant)
+    _check_whole(path, variant)
+    part = _pooled_by_name(part_of(path, ("control",), "a ControlNet, T2I-Adapter or IP-Adapter", variant))
     network = part.network()
     weights = part.read(network)
     check_control(path, network, model.name, model.network, model.first_stage.vae.spec)
@@ -197,6 +200,21 @@ def open_control(
         network=fill(network, weights, model.device, model.dtype),
         tower=None if sees is None else _opened(sees, model),
     )
+
+
+def _check_whole(path: Path, variant: str | None) -> None:
+    """Refuse what holds differences from a U-Net in place of weights, which a tensor of that name says."""
+    if any(name in open_weights(path, variant) for name in ("difference", "control_model.difference")):
+        raise MaquetteError(
+            f"{path}: holds a ControlNet's difference from a U-Net, which is not supported; give the whole ControlNet"
+        )
+
+
+def _pooled_by_name(part: Part) -> Part:
+    """A ControlNet that speaks of the whole picture at once, if its file is named as the published one (shuffle)."""
+    if part.kind is CONTROLNET and not part.configured and "shuffle" in part.path.stem.lower():
+        return replace(part, spec=replace(part.spec, pooled=True))
+    return part
 
 
 def _find(name: str | Path) -> Path:

@@ -18,6 +18,7 @@ from maquette.diffusion.process import EDM, Discrete
 from maquette.engine.build import outline
 from maquette.engine.folder import INDEX
 from maquette.engine.kinds import Kind, find_dialect
+from maquette.engine.parts import unread_layers
 from maquette.engine.recognise import Recognition
 from maquette.engine.scheduler import scheduler_config
 from maquette.engine.tokens import find_tokenizer, tokenizer_folder
@@ -102,8 +103,9 @@ def _original(found: Recognition, family: Family, dtype: torch.dtype | None) -> 
         piece = _piece(found, reading.part, dtype)
         if reading.pooled_in_files == "pooled" and piece.spec.projection is not None:
             piece = _without_identity(piece, found.path)
-        if reading.cut and found.parts[reading.part].dialect.name != reading.layout:
-            piece = _with_spare_layers(piece, reading.skip)
+        spare = reading.skip - unread_layers(reading, found.parts[reading.part])
+        if spare:
+            piece = _with_spare_layers(piece, spare)
         known = {"activation": reading.activation} if reading.kind == "clip" else {}
         yield _prefixed(piece, reading.layout, reading.prefix, found.path, known)
     yield InMemory(_marks(family))
@@ -210,8 +212,8 @@ def _write_folder(
 def _folder_encoder(piece: Piece, reading: Reading, found: Recognition) -> Piece:
     """A text encoder as folders have it."""
     part = found.parts[reading.part]
-    if reading.cut and part.dialect.name == "OpenCLIP":
-        return _without_spare_layers(piece, reading.skip)
+    if reading.cut:
+        return _without_spare_layers(piece, unread_layers(reading, part))
     if reading.pooled_in_files == "pooled" and not part.configured:
         return _with_identity(piece)
     return piece

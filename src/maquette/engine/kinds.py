@@ -117,14 +117,15 @@ def _transformer_targets(names: Any) -> Callable[[Any, int], list[Target]]:
     def of_network(network: Any, position: int) -> list[Target]:
         tables = (names.original(network), names.diffusers(network))
         roots = ("transformer", "diffusion_model", "")
-        return targets(network, tables, roots=roots, kohya=("lora_unet", "lora_transformer"))
+        return targets(network, tables, roots=roots, kohya=("lora_unet", "lora_transformer", "lycoris"))
 
     return of_network
 
 
 def _t5_targets(network: T5, position: int) -> list[Target]:
     table = t5_names.DIALECTS[0].table(network)
-    return targets(network, (table,), roots=(f"text_encoder_{position}",), kohya=(f"lora_te{position}", "lora_te3"))
+    roots = (f"text_encoder_{position}", "text_encoders.t5xxl.transformer")
+    return targets(network, (table,), roots=roots, kohya=(f"lora_te{position}", "lora_te3"))
 
 
 def _transformer(name: str, network: type[Any], names: Any, config: Any, their_class: str) -> Kind:
@@ -137,7 +138,7 @@ def _transformer(name: str, network: type[Any], names: Any, config: Any, their_c
         classes=(their_class,),
         from_config=_spec(config.from_config),
         to_config=config.to_config,
-        targets=_transformer_targets(names),
+        targets=getattr(names, "lora_targets", None) or _transformer_targets(names),
     )
 
 

@@ -22,7 +22,7 @@ from maquette.engine.memory import SHORT, or_else
 from maquette.engine.preview import approximate, fit
 from maquette.engine.recognise import Recognition
 from maquette.engine.streaming import Streamed
-from maquette.engine.text import Encoder, TextEncoder, teach
+from maquette.engine.text import Encoder, TextEncoder, prepare
 from maquette.engine.tiling import in_tiles
 from maquette.errors import MaquetteError
 from maquette.families.family import Encoding, Latent, Told
@@ -304,8 +304,8 @@ class Model:
             if isinstance(each, TextEncoder)
         }
         words = read_words(dict(files), {name: each.tower.spec.width for name, each in towers.items()})
-        for name, encoder in towers.items():
-            teach(encoder, words[name])
+        for lesson in [prepare(encoder, words[name]) for name, encoder in towers.items()]:
+            lesson.learn()
         self._worn = self._worn._replace(words=files)
 
     def paint(self, **fields: Any) -> "Result":

@@ -19,7 +19,7 @@ from maquette.engine.folder import FAMILY_KEY, INDEX, read_json
 from maquette.engine.hub import fetch, is_name
 from maquette.engine.memory import SHORT, free_memory, is_out_of_memory
 from maquette.engine.model import FirstStage, Model
-from maquette.engine.parts import Part
+from maquette.engine.parts import Part, unread_layers, warn_of_surplus
 from maquette.engine.recognise import Recognition, Wishes, recognise
 from maquette.engine.storage import ROLES, STORAGES, store
 from maquette.engine.streaming import Streamed
@@ -207,11 +207,7 @@ def _storage(name: str | None) -> torch.dtype | None:
 def _check_complete(found: Recognition, family: Family) -> None:
     """Refuse a model that could not paint, saying what to give."""
     if found.surplus:
-        more = ", ..." if len(found.surplus) > 3 else ""
-        raise MaquetteError(
-            f"{found.path}: {len(found.surplus)} unknown tensors ({', '.join(found.surplus[:3])}{more}); "
-            "use a file of this family alone"
-        )
+        warn_of_surplus(found.path, found.surplus, "that belong to no part")
     missing = [] if "vae" in found.parts or family.pixels else ["a first stage (vae=FILE)"]
     for reading in family.readings:
         if reading.part not in found.parts and not reading.optional:
@@ -309,8 +305,7 @@ def _encoder(reading: Reading, family: Family, words: CLIPTokenizer | T5Tokenize
 
 def _reading_of(reading: Reading, part: Part) -> Reading:
     """How a tower is read, given the layout that it was saved in."""
-    if reading.cut and part.dialect.name != "OpenCLIP":
-        reading = replace(reading, skip=0)
+    reading = replace(reading, skip=unread_layers(reading, part))
     if reading.pooled_in_files is not None and not part.configured:
         reading = replace(reading, pooled=reading.pooled_in_files)
     return reading

@@ -2,21 +2,22 @@
 
 The family follows from the structure of the denoiser, by the table of families; the name from the published specs.
 Weights do not tell what a network predicts, how latents are scaled or where noise ends: that comes from an argument,
-a config beside the file, its metadata, tensors that serve as marks, or else the family's default.
+a config beside the file, tensors that serve as marks, its metadata, or else the family's default.
 """
 
 import math
-import re
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from maquette.diffusion.prediction import PREDICTIONS
+from maquette.diffusion.prediction import PREDICTIONS, V
 from maquette.diffusion.process import EDM, Discrete
 from maquette.engine.folder import FAMILY_KEY, INDEX, find_scheduler, read_json, read_part, read_parts
+from maquette.engine.hints import SPELLINGS, Hints, hints
 from maquette.engine.kinds import TEXTS
-from maquette.engine.parts import Part, markers, split
+from maquette.engine.parts import Part, split
 from maquette.engine.scheduler import is_edm, read_edm, read_flow, read_scheduler
 from maquette.errors import MaquetteError
 from maquette.families.family import Family, Latent
@@ -26,8 +27,6 @@ from maquette.models.unet import UNetSpec
 from maquette.weights.open_file import open_weights
 from maquette.weights.view import Weights, describe
 
-SPELLINGS = {"v_prediction": "v", "v-prediction": "v", "eps": "epsilon", "flow": "velocity"}
-LARGEST_YAML = 1 << 20
 MOST_CHANNELS = 1024  # of a first stage
 
 
@@ -82,6 +81,8 @@ def recognise(path: Path, wishes: Wishes = NO_WISHES) -> Recognition:
     Raises:
         MaquetteError: it is damaged, in no known layout, or not of the family that was asked for.
     """
+    if wishes.averaged and path.is_dir():
+        raise MaquetteError(f"{path}: a folder keeps one set of weights; averaged is for training checkpoints")
     return _folder(path, wishes) if (path / INDEX).is_file() else _file(path, wishes)
 
 
@@ -106,7 +107,7 @@ def _file(path: Path, wishes: Wishes) -> Recognition:
         return Recognition(
             path=path, title=title, family=None, parts=parts, evidence=(), surplus=surplus, metadata=weights.metadata
         )
-    says = dict(_file_says(path, weights))
+    says = dict(hints(path, weights))
     parts = {"denoiser": denoiser} | ({} if first_stage is None else {"vae": first_stage})
     family, evidence = _choose_family(parts, texts, wishes, says, path)
     family, measured = _with_tensors(family, weights)
@@ -187,7 +188,7 @@ def _with_given(found: Recognition, texts: list[Part], wishes: Wishes) -> Recogn
     given = [part_of(text, TEXTS, "a text encoder") for text in wishes.texts]
     for role in TEXTS:
         wanted = [reading.part for reading in family.readings if reading.kind == role]
-        there = [part for part in given if part.kind.role == role] or [t for t in texts if t.kind.role == role]
+        there = _instead([t for t in texts if t.kind.role == role], [t for t in given if t.kind.role == role], wanted)
         if len(there) > len(wanted):
             raise MaquetteError(f"{found.path}: {family.name} reads {len(wanted)} {role} encoders, not {len(there)}")
         # The larger tower is read second in every family with two.
@@ -207,6 +208,13 @@ def _with_given(found: Recognition, texts: list[Part], wishes: Wishes) -> Recogn
     if isinstance(family.process, EDM) and latent is not None:  # published configs leave them EDM's spread
         family = replace(family, latent=family.latent.divided(family.process.sigma_data))
     return replace(found, family=family, parts=parts, evidence=tuple(evidence))
+
+
+def _instead(own: list[Part], given: list[Part], wanted: Sequence[str]) -> list[Part]:
+    """A file's towers of a kind with the given ones in place of those as wide, or beside them where there is room."""
+    widths = {part.spec.width for part in given}
+    kept = [part for part in own if part.spec.width not in widths]
+    return [*given, *kept] if not given or len(given) + len(kept) <= len(wanted) else given
 
 
 def part_of(path: Path, roles: tuple[str, ...], what: str, variant: str | None = None) -> Part:
@@ -229,7 +237,7 @@ def _choose_family(
     parts: Mapping[str, Part],
     texts: Sequence[Part],
     wishes: Wishes,
-    says: Mapping[str, tuple[str, str]],
+    says: Hints,
     path: Path,
 ) -> tuple[Family, tuple[Evidence, ...]]:
     """The family of a denoiser, with its prediction and process, and what decided them."""
@@ -246,8 +254,9 @@ def _choose_family(
         candidates = _candidates(spec, {part.kind.role for part in texts}, "vae" in parts or wishes.vae is not None)
         evidence = [Evidence("family", ", ".join(each.name for each in candidates), "the denoiser's structure")]
     if not candidates:
-        raise MaquetteError(f"{path}: its denoiser, {spec}, is of no known family; give family=")
-    value, why = _prediction(wishes, says)
+        what = _unsupported(spec)
+        raise MaquetteError(f"{path}: its denoiser, {spec}, is {what or 'of no known family; give family='}")
+    value, why = _prediction(wishes, says, discrete=isinstance(candidates[0].process, Discrete))
     assumed = value is None and len({id(family.prediction) for family in candidates}) > 1
     if value is None:
         family, why = candidates[0], f"the default of {candidates[0].name}"
@@ -257,9 +266,19 @@ def _choose_family(
         family = replace(fitting, prediction=wanted)
     evidence.append(Evidence("prediction", _name_of(family), why, assumed))
     if "zero_terminal_snr" in says and family.process == Discrete.scaled_linear():
-        family = replace(family, process=Discrete.scaled_linear(zero_terminal_snr=True))
-        evidence.append(Evidence("noise", "up to pure noise (zero terminal SNR)", says["zero_terminal_snr"][1]))
+        family, more = _up_to_pure_noise(family, says["zero_terminal_snr"][1], path)
+        evidence += more
     return family, tuple(evidence)
+
+
+def _up_to_pure_noise(family: Family, why: str, path: Path) -> tuple[Family, list[Evidence]]:
+    """The family with noise up to zero terminal SNR, which only a network that predicts v can begin with."""
+    if family.prediction is not V:
+        message = f"{path}: {why} asks for zero terminal SNR, which needs v; it predicts {_name_of(family)}: not used"
+        warnings.warn(message, stacklevel=5)
+        return family, []
+    process = Discrete.scaled_linear(zero_terminal_snr=True)
+    return replace(family, process=process), [Evidence("noise", "up to pure noise (zero terminal SNR)", why)]
 
 
 def _candidates(spec: Any, roles: set[str], staged: bool) -> list[Family]:
@@ -268,6 +287,13 @@ def _candidates(spec: Any, roles: set[str], staged: bool) -> list[Family]:
     found = [family for family in found if spec in family.published.values()] or found
     found = [family for family in found if roles <= {reading.kind for reading in family.readings}] or found
     return [family for family in found if family.pixels is not staged] or found
+
+
+def _unsupported(spec: Any) -> str | None:
+    """What a denoiser is that cannot be opened, where its structure tells."""
+    if isinstance(spec, UNetSpec) and spec.context is not None and spec.in_channels == 2 * spec.out_channels:
+        return "InstructPix2Pix's, which is not supported; use another model"
+    return None
 
 
 def _name_of(family: Family) -> str:
@@ -280,35 +306,15 @@ def _by_name(name: str) -> Family:
     return FAMILIES[name]
 
 
-def _prediction(wishes: Wishes, says: Mapping[str, tuple[str, str]]) -> tuple[str | None, str]:
-    value, why = (wishes.prediction, "asked for") if wishes.prediction else says.get("prediction", (None, ""))
+def _prediction(wishes: Wishes, says: Hints, *, discrete: bool) -> tuple[str | None, str]:
+    """What the network predicts and what says so; some hints speak of `discrete` families alone."""
+    told: tuple[str | None, str] = says.get("prediction", (None, ""))
+    told = says.get("discrete prediction", told) if discrete else told
+    value, why = (wishes.prediction, "asked for") if wishes.prediction else told
     value = SPELLINGS.get(value, value) if value is not None else None
     if value is not None and value not in PREDICTIONS:
         raise MaquetteError(f"unknown prediction {value!r} ({why}); known are {', '.join(PREDICTIONS)}")
     return value, why
-
-
-def _file_says(path: Path, weights: Weights) -> Iterator[tuple[str, tuple[str, str]]]:
-    """What a file and its surroundings say of prediction and noise; the last word on each counts."""
-    marks = markers(weights)
-    if marks["v_pred"]:
-        yield "prediction", ("v", "the tensor v_pred")
-    if marks["ztsnr"]:
-        yield "zero_terminal_snr", ("true", "the tensor ztsnr")
-    told = weights.metadata.get("modelspec.prediction_type") or weights.metadata.get("prediction_type")
-    if told and SPELLINGS.get(told, told) in PREDICTIONS:
-        yield "prediction", (told, "modelspec.prediction_type in the metadata")
-    if marks["edm_vpred.sigma_max"]:
-        yield "family", ("cosxl", "the tensor edm_vpred.sigma_max")
-    if marks["edm_mean"]:
-        yield "family", ("playground-2.5", "the tensor edm_mean")
-    if weights.metadata.get("ss_zero_terminal_snr") == "True":
-        yield "zero_terminal_snr", ("true", "ss_zero_terminal_snr in the metadata")
-    sidecar = path.with_suffix(".yaml")
-    if sidecar.is_file() and sidecar.stat().st_size <= LARGEST_YAML:
-        text = sidecar.read_text("utf-8", errors="replace")
-        v = re.search(r"parameterization:\s*[\"']?v\b|VScaling|VWeighting", text) is not None
-        yield "prediction", ("v" if v else "epsilon", f"{sidecar.name} beside the file")
 
 
 def _with_tensors(family: Family, weights: Weights) -> tuple[Family, tuple[Evidence, ...]]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -142,17 +143,39 @@ class ClassEncoder:
 Encoder = TextEncoder | LongTextEncoder | ClassEncoder
 
 
-def teach(encoder: TextEncoder, words: Mapping[str, Tensor]) -> None:
-    """Let a tower know learned words, (n, d) vectors each, instead of those that it knew before."""
+class Lesson(NamedTuple):
+    """What a tower is to know: words' vectors by the ids of their names, and the rows of its token embedding."""
+
+    encoder: TextEncoder
+    learned: dict[tuple[int, ...], tuple[int, ...]]
+    rows: Tensor
+
+    def learn(self) -> None:
+        """Let the tower know these words instead of those that it knew before."""
+        self.encoder.learned = self.learned
+        self.encoder.tower.token_embedding.weight = torch.nn.Parameter(self.rows.detach(), requires_grad=False)
+
+
+def prepare(encoder: TextEncoder, words: Mapping[str, Tensor]) -> Lesson:
+    """What a tower is to know of learned words, (n, d) vectors each; it changes nothing.
+
+    Raises:
+        MaquetteError: the tokenizer reads a word as nothing, or two as the same.
+    """
     vocabulary, embedding = encoder.tower.spec.vocabulary, encoder.tower.token_embedding
-    rows, encoder.learned = [embedding.weight[:vocabulary]], {}
+    rows, names = [embedding.weight[:vocabulary]], dict[tuple[int, ...], str]()
+    learned: dict[tuple[int, ...], tuple[int, ...]] = {}
     first = vocabulary
     for word, vectors in words.items():
         name = tuple(encoder.tokenizer.words(word))
         if not name:
             raise MaquetteError(f"the word {word!r} of an embedding is empty to this tokenizer; name it otherwise")
-        encoder.learned[name] = tuple(range(first, first + len(vectors)))
+        if name in names:
+            raise MaquetteError(
+                f"the words {names[name]!r} and {word!r} of two embeddings are the same to this tokenizer; "
+                "name one of them otherwise"
+            )
+        names[name], learned[name] = word, tuple(range(first, first + len(vectors)))
         rows.append(vectors.to(embedding.weight))
         first += len(vectors)
-    weight = torch.cat(rows) if len(rows) > 1 else rows[0]
-    embedding.weight = torch.nn.Parameter(weight.detach(), requires_grad=False)
+    return Lesson(encoder, learned, torch.cat(rows) if len(rows) > 1 else rows[0])

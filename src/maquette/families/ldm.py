@@ -33,10 +33,11 @@ def without_words(texts: Sequence[Encoding | None], told: Told) -> Conditioning:
 
 
 def matches(spec: Any, *, context: bool, details: str = "ldm") -> bool:
-    """A U-Net with or without a context, of these details; with one, as SD 1's transformers."""
+    """A U-Net with or without a context, of these details, that reads the latent alone; as SD 1's transformers."""
     return (
         isinstance(spec, UNetSpec)
         and (spec.context is not None) is context
+        and spec.in_channels == spec.out_channels
         and (spec.vector, spec.linear_projection, spec.details) == (None, False, details)
     )
 

@@ -71,18 +71,24 @@ def text_hf(prefix: str, network: CLIPText) -> Table:
     return table | layers(network, "", "", {"projection": "text_projection"})
 
 
-def text_open_clip(network: CLIPText) -> Table:
-    """The sources of the text tower in OpenCLIP's layout."""
+def text_open_clip(projection: Source, network: CLIPText) -> Table:
+    """The sources of the text tower in OpenCLIP's layout, with its projection or as diffusers' scripts write that."""
     table = layers(network, "", "", {"token_embedding": "token_embedding", "final_norm": "ln_final"})
     table["position_embedding.weight"] = Source(("positional_embedding",))
     if network.projection is not None:
-        table["projection.weight"] = Source(("text_projection",), TRANSPOSED)
+        table["projection.weight"] = projection
     return table | _open_clip_layers(network, "")
+
+
+COMFYUI_ROOTS = {
+    position: tuple(f"text_encoders.{name}.transformer" for name in names)
+    for position, names in {1: ("clip_l", "clip_h"), 2: ("clip_g",)}.items()
+}
 
 
 def text_lora_targets(network: CLIPText, position: int = 1) -> list[Target]:
     """Where LoRA files may speak of a model's first, second, ... text tower; all use transformers' names."""
-    roots = ("text_encoder" if position == 1 else f"text_encoder_{position}",)
+    roots = ("text_encoder" if position == 1 else f"text_encoder_{position}", *COMFYUI_ROOTS.get(position, ()))
     kohya = ("lora_te", "lora_te1") if position == 1 else (f"lora_te{position}",)
     tables = (text_hf("text_model", network), text_hf("", network))
     return targets(network, tables, roots=roots, kohya=kohya)
@@ -123,7 +129,8 @@ def text_spec_open_clip(view: Weights) -> CLIPTextSpec:
     """Read the spec off a text tower in OpenCLIP's layout; see `text_spec_from_weights`."""
     layer = "transformer.resblocks.{}.mlp.c_fc.weight"
     spec = _text_spec(view, "token_embedding.weight", "positional_embedding", layer)
-    projection = size(view, "text_projection", 1) if "text_projection" in view else None
+    theirs = (("text_projection", 1), ("text_projection.weight", 0))
+    projection = next((size(view, name, axis) for name, axis in theirs if name in view), None)
     return replace(spec, projection=projection, activation="gelu")
 
 
@@ -230,9 +237,21 @@ def _text_dialect(name: str, prefix: str) -> Dialect[CLIPText, CLIPTextSpec]:
 TEXT_HF = _text_dialect("transformers", "text_model")
 TEXT_HF_FLAT = _text_dialect("flat transformers", "")
 TEXT_OPEN_CLIP = Dialect(
-    "OpenCLIP", ("token_embedding.weight", "ln_final.weight"), text_open_clip, text_spec_open_clip, _NOT_TEXT
+    "OpenCLIP",
+    ("token_embedding.weight", "ln_final.weight"),
+    partial(text_open_clip, Source(("text_projection",), TRANSPOSED)),
+    text_spec_open_clip,
+    _NOT_TEXT,
 )
-TEXT_DIALECTS = (TEXT_HF, TEXT_HF_FLAT, TEXT_OPEN_CLIP)
+TEXT_OPEN_CLIP_MIXED = Dialect(
+    "OpenCLIP, projecting as transformers",  # SDXL by diffusers' script
+    (*TEXT_OPEN_CLIP.marks, "text_projection.weight"),
+    partial(text_open_clip, Source(("text_projection.weight",))),
+    text_spec_open_clip,
+    _NOT_TEXT,
+)
+OPEN_CLIP = (TEXT_OPEN_CLIP.name, TEXT_OPEN_CLIP_MIXED.name)
+TEXT_DIALECTS = (TEXT_HF, TEXT_HF_FLAT, TEXT_OPEN_CLIP_MIXED, TEXT_OPEN_CLIP)  # the mixed one bears the other's marks
 
 IMAGE_HF = Dialect(
     "transformers",

@@ -5,6 +5,8 @@ from typing import Any
 
 from maquette.errors import MaquetteError
 
+AVERAGING = ("decay", "inv_gamma", "min_decay", "optimization_step", "power", "update_after_step", "use_ema_warmup")
+"""What diffusers writes beside the options of a network whose weights are a moving average; it changes nothing."""
 Numbers = Mapping[str, tuple[str, int]]
 """A spec's fields that are whole numbers: what the options call each, and what it is where they do not say it."""
 
@@ -93,7 +95,7 @@ class Config:
 
     def finish(self, irrelevant: Iterable[str]) -> None:
         """Refuse options that nobody asked for, unless they do not matter, start with _, or are not set."""
-        known = self._known | set(irrelevant)
+        known = self._known | {*irrelevant, *AVERAGING}
         for name, value in self._options.items():
             if name not in known and not name.startswith("_") and value not in (None, False):
                 raise self.refuse(name, "an option that this network does not know")

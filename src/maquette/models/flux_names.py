@@ -3,14 +3,15 @@
 from typing import NamedTuple
 
 from maquette.errors import MaquetteError
-from maquette.models.flux import PATCH, FluxBody, FluxSpec
+from maquette.models.flux import PATCH, Flux, FluxBody, FluxSpec
 from maquette.models.joint_names import (
     EMBEDS_DIFFUSERS,
     FINAL_MODULATION_DIFFUSERS,
     joint_block,
     swapped,
 )
-from maquette.weights.dialect import Dialect, Names, Source, Table, counted, layers, recognise, size
+from maquette.weights.dialect import Dialect, Names, Source, Table, counted, join, layers, recognise, size, targets
+from maquette.weights.lora import Target
 from maquette.weights.view import Weights, describe
 
 AXES = FluxSpec.axes
@@ -92,6 +93,19 @@ def diffusers(network: FluxBody) -> Table:
             names = tuple(f"{theirs}.{part}.{leaf}" for part in UP_DIFFUSERS)
             table[f"{ours}.up.{leaf}"] = Source(names, rows=(width, width, width, 4 * width))
     return table
+
+
+def lora_targets(network: Flux, position: int = 1) -> list[Target]:
+    """Where LoRA files may speak of the network; XLabs' speak of a single block's q, k and v, rows of ours."""
+    roots = ("transformer", "diffusion_model", "")
+    kohya = ("lora_unet", "lora_transformer", "lycoris")
+    found = targets(network, (original(network), diffusers(network)), roots=roots, kohya=kohya)
+    for index in range(len(network.single_blocks)):
+        both = f"single_blocks.{index}"
+        qkv, proj = (tuple(join(root, both, leaf) for root in roots) for leaf in ("qkv", "proj"))
+        found.append(Target(f"{both}.up.weight", qkv, rows=slice(0, 3 * network.spec.width)))
+        found.append(Target(f"{both}.down.weight", proj))
+    return found
 
 
 class Places(NamedTuple):

@@ -1,4 +1,4 @@
-"""What published first stages call the layers of their pyramids: the original names and diffusers', new and old.
+"""What published first stages call the layers of their pyramids: originally, in diffusers (new and old), or mixed.
 
 They differ in the order of the decoder's levels, in the names of layers, and in whether the attention's weights are
 stored as matrices or as 1 x 1 convolutions, which changes nothing; files of both kinds are read in every layout.
@@ -61,6 +61,11 @@ ORIGINAL = Layout(
     attention_layers={"attention.qkv": ("q", "k", "v"), "attention.out": "proj_out"},
     change=CONV_1X1,
 )
+MIXED = replace(
+    ORIGINAL,
+    name="original, attention as diffusers",  # by conversions that did not know its new names
+    attention_layers={"attention.qkv": ("to_q", "to_k", "to_v"), "attention.out": "to_out.0"},
+)
 DIFFUSERS = Layout(
     name="diffusers",
     level="{}_blocks.{}",
@@ -80,7 +85,7 @@ DIFFUSERS_OLD = replace(
     name="old diffusers",
     attention_layers={"attention.qkv": ("query", "key", "value"), "attention.out": "proj_attn"},
 )
-LAYOUTS = (ORIGINAL, DIFFUSERS, DIFFUSERS_OLD)
+LAYOUTS = (MIXED, ORIGINAL, DIFFUSERS_OLD, DIFFUSERS)  # those first whose files bear another one's marks too
 
 
 def table(layout: Layout, spec: PyramidSpec, encoder: Encoder, decoder: Decoder) -> Table:
@@ -124,9 +129,9 @@ def attention(layout: Layout, block: SpatialAttention, ours: str, theirs: str) -
 
 
 def marks(layout: Layout) -> tuple[str, ...]:
-    """Names that files in the layout hold; what is in the old diffusers layout holds diffusers' marks too."""
+    """Names that files in the layout hold; what is in one of other names for attention holds another's marks too."""
     first = f"encoder.{layout.level.format('down', 0)}.{layout.res.format(0)}.conv2.weight"
-    if layout is not DIFFUSERS_OLD:
+    if layout not in (MIXED, DIFFUSERS_OLD):
         return (first,)
     return first, f"encoder.{layout.middle[1]}.{layout.attention_layers['attention.qkv'][0]}.weight"
 

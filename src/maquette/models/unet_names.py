@@ -192,7 +192,7 @@ def _transformer(transformer: SpatialTransformer, ours: str, theirs: str, spec: 
 def lora_targets(network: UNet) -> list[Target]:
     """Where LoRA files may speak of the network: in both layouts' names, dotted or joined by underscores."""
     tables = (diffusers(network),) if network.spec.context is None else (original(network), diffusers(network))
-    return targets(network, tables, roots=("unet", ""), kohya=("lora_unet",))
+    return targets(network, tables, roots=("unet", "diffusion_model", ""), kohya=("lora_unet", "lycoris"))
 
 
 # Published networks whose heads are not as in others of their kind.

@@ -43,7 +43,4 @@ def _dialect(layout: Layout) -> Dialect[VQ, VQSpec]:
     return Dialect(layout.name, found, partial(table, layout), partial(spec, layout), (r"loss\..*",))
 
 
-ORIGINAL = _dialect(pyramid_names.ORIGINAL)
-DIFFUSERS = _dialect(pyramid_names.DIFFUSERS)
-DIFFUSERS_OLD = _dialect(pyramid_names.DIFFUSERS_OLD)
-DIALECTS = (ORIGINAL, DIFFUSERS_OLD, DIFFUSERS)  # the old one first: its files bear the new one's marks too
+MIXED, ORIGINAL, DIFFUSERS_OLD, DIFFUSERS = DIALECTS = tuple(map(_dialect, pyramid_names.LAYOUTS))

@@ -85,6 +85,14 @@ class Quantised(nn.Module):
 class QuantisedLinear(Quantised):
     """As `torch.nn.Linear`, its weight widened."""
 
+    @property
+    def in_features(self) -> int:
+        return self.codes.shape[1]
+
+    @property
+    def out_features(self) -> int:
+        return self.codes.shape[0]
+
     def forward(self, x: Tensor) -> Tensor:
         return F.linear(x, self.weight, self.bias)
 

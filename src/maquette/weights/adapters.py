@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from maquette.errors import MaquetteError
@@ -35,6 +36,7 @@ class Parts:
         return self.weights.shape(self.keys[part])
 
 
+_NORMS = frozenset({"magnitude", "dora_scale"})  # of PEFT and of LyCORIS
 _BIASES = ("up_bias", "diff_b")  # of PEFT, scaled as its weight is; of LyCORIS, added as it is
 
 Size = tuple[int, int]  # rows (outputs) and columns (inputs, times the kernel of a convolution)
@@ -77,8 +79,11 @@ class Adapter:
         """The file's keys that change the weight."""
         return frozenset(self.parts.keys.values()) - self.bias_keys
 
-    def fits(self, shape: tuple[int, ...], part: slice | None = None) -> bool:
-        """Whether its matrix, or that part of its rows, is that of a weight of `shape`; reads no numbers."""
+    def fits(self, shape: tuple[int, ...], part: slice | None = None, *, fewer: bool = False) -> bool:
+        """Whether its matrix, or that part of its rows, is that of a weight of `shape`; reads no numbers.
+
+        With `fewer` inputs it is, too: of those behind them it changes nothing.
+        """
         if self.algebra is None:
             return True
         try:
@@ -86,7 +91,9 @@ class Adapter:
         except IndexError:  # a vector where a matrix belongs
             return False
         rows = rows if part is None else len(range(rows)[part])
-        return rank != 0 and (rows, columns) == _matrix(shape)
+        fewer = fewer and len(shape) > 1 and columns % math.prod(shape[2:]) == 0 and not _NORMS & self.parts.keys.keys()
+        its, wanted = (rows, columns), _matrix(shape)
+        return rank != 0 and (its == wanted or (fewer and rows == wanted[0] and 0 < columns < wanted[1]))
 
     def delta(self, weight: Tensor, part: slice | None = None) -> Tensor:
         """What to add to `weight` (float32), in its shape; `part` are the rows of the module that it is."""
@@ -95,8 +102,8 @@ class Adapter:
         rows = part or slice(None)
         try:
             whole = self.algebra.delta(self.parts)
-            delta = whole.reshape(len(whole), -1)[rows].reshape(weight.shape) * self._scale()
-            if "magnitude" in self.parts or "dora_scale" in self.parts:
+            delta = _widened(whole.reshape(len(whole), -1)[rows], weight.shape) * self._scale()
+            if _NORMS & self.parts.keys.keys():
                 delta = self._renormed(weight + delta, rows, len(whole)) - weight
         except (RuntimeError, IndexError) as error:
             raise self._error("has parts that do not fit together; use another file") from error
@@ -146,6 +153,12 @@ class Adapter:
 
 def _matrix(shape: tuple[int, ...]) -> Size:
     return shape[0], math.prod(shape[1:])
+
+
+def _widened(matrix: Tensor, shape: torch.Size) -> Tensor:
+    """A matrix (rows, columns) as a weight of `shape`, zero for the inputs behind its own."""
+    missing = math.prod(shape[1:]) - matrix.shape[1]
+    return F.pad(matrix, (0, max(missing, 0))).reshape(shape)
 
 
 def _product(out: tuple[int, ...], into: tuple[int, ...]) -> Size:

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from maquette.errors import MaquetteError
 from maquette.weights.lora import Target
+from maquette.weights.precision import FLOAT8
 from maquette.weights.view import InMemory, Keyed, View, Weights, describe
 
 Module = TypeVar("Module", bound=nn.Module)
@@ -151,7 +152,10 @@ class Translated(Keyed, View):
 
     def __getitem__(self, name: str) -> Tensor:
         tensors = [piece.take(self.base[piece.name]) for piece in self._entries[name]]
-        return tensors[0] if len(tensors) == 1 else torch.cat(tensors)
+        if len(tensors) == 1:
+            return tensors[0]
+        dtype = _common(tensor.dtype for tensor in tensors)
+        return torch.cat([tensor.to(dtype) for tensor in tensors])
 
     def shape(self, name: str) -> tuple[int, ...]:
         outlines = [piece.shape(self.base.shape(piece.name)) for piece in self._entries[name]]
@@ -160,14 +164,21 @@ class Translated(Keyed, View):
         return (sum(outline[0] for outline in outlines), *outlines[0][1:])
 
     def dtype(self, name: str) -> torch.dtype:
-        dtypes = {self.base.dtype(piece.name) for piece in self._entries[name]}
-        return dtypes.pop() if len(dtypes) == 1 else reduce(torch.promote_types, dtypes)
+        return _common(self.base.dtype(piece.name) for piece in self._entries[name])
 
     def encoding(self, name: str) -> str:
         return self.base.encoding(self._entries[name][0].name)
 
     def source(self, name: str) -> Path | None:
         return self.base.source(self._entries[name][0].name)
+
+
+def _common(dtypes: Iterable[torch.dtype]) -> torch.dtype:
+    """The type that holds tensors of several; among others float8, which PyTorch does not promote, is bfloat16."""
+    different = set(dtypes)
+    if len(different) == 1:
+        return different.pop()
+    return reduce(torch.promote_types, (torch.bfloat16 if each in FLOAT8 else each for each in different))
 
 
 class Account(NamedTuple):

@@ -15,6 +15,7 @@ from maquette.weights.view import Weights, describe
 
 MAX_VECTORS = 75  # a prompt's chunk without its first and last token
 
+ENCODERS = ("clip_l", "clip_g", "t5xxl")  # as files name them
 _PAPER = "string_to_param."
 
 
@@ -22,13 +23,15 @@ def read_embedding(weights: Weights, widths: Mapping[str, int]) -> dict[str, Ten
     """The vectors of one embedding file for each text encoder that it serves, as (n, d) float32.
 
     `widths` are the model's encoders, by name (`clip_l`, `clip_g`, ...), and the width of their token embeddings.
-    A key that names an encoder belongs to it; any other belongs to the only encoder of its width.
+    A key that names an encoder belongs to it, and is left if the model has no such encoder but others are named; any
+    other key belongs to the only encoder of its width.
 
     Raises:
         MaquetteError: the file is no embedding, or was made for another family.
     """
     source = describe(weights)
     names = [name for name in weights if name.startswith(_PAPER)] or list(weights)
+    names = [name for name in names if name in widths or name not in ENCODERS] or names  # of others than the model's
     if len(names) > len(widths):
         raise MaquetteError(
             f"{source}: holds {len(names)} tensors, too many for an embedding of {len(widths)} text encoders; "

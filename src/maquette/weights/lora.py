@@ -7,6 +7,8 @@ dialects spell its module, and a file's modules are looked up in that list.
 
 import json
 import math
+import re
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -38,6 +40,11 @@ _ENDINGS: Mapping[str, str] = {
     ".b_norm": "diff_b",
 }
 _PEFT_ROOT = "base_model.model."
+_PEFT_CONFIG = "adapter_config.json"
+_XLABS = re.compile(r"(double_blocks\.\d+)\.processor\.(qkv|proj)_lora([12])\.(down|up)\.weight")
+MISFITS = 0.1  # of the modules may be of another shape and left out; with more it is of another model (SD 1 on SD 2)
+FIRST = ("conv_in.weight", "patch_embed.weight")
+"""The layers that read the latent; models that read more beside it, behind it, have more inputs there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +91,9 @@ class Report(NamedTuple):
 
 def split_key(key: str) -> tuple[str, str] | None:
     """A LoRA file's key as (module, part); None if it is not one. `x.lora_up.weight` is ("x", "up")."""
+    if xlabs := _XLABS.search(key):
+        block, layer, stream, part = xlabs.groups()
+        return f"{key[: xlabs.start()]}{block}.{'img' if stream == '1' else 'txt'}_attn.{layer}", part
     ending = next((ending for ending in _ENDINGS if key.endswith(ending)), None)
     if ending is None:
         return None
@@ -120,8 +130,8 @@ def read_lora(weights: Weights, scale: float = 1.0) -> LoRA:
             grouped[split[0]][split[1]] = key
     if not grouped:
         raise MaquetteError(f"{source}: holds no LoRA (first tensor: {next(iter(weights), None)!r}); use another file")
-    settings = _peft_settings(weights, source)
-    peft = {root: _peft(settings, root) for root in {_root(module) for module in grouped}}
+    settings, beside = _peft_settings(weights, source), _settings_beside(weights)
+    peft = {root: _peft(*((settings, root) if beside is None else (beside, ""))) for root in map(_root, grouped)}
     modules = {}
     for module, keys in grouped.items():
         its = peft[_root(module)]
@@ -146,8 +156,20 @@ def _peft_settings(weights: Weights, source: str) -> Mapping[str, object]:
     return settings if isinstance(settings, dict) else {}
 
 
+def _settings_beside(weights: Weights) -> Mapping[str, object] | None:
+    """The settings in a PEFT folder, `adapter_config.json` beside `adapter_model...`; ranks are those of the shapes."""
+    path = weights.source(next(iter(weights)))
+    if path is None or path.stem != "adapter_model" or not (path.parent / _PEFT_CONFIG).is_file():
+        return None
+    try:
+        settings = json.loads((path.parent / _PEFT_CONFIG).read_text("utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise MaquetteError(f"{path.parent / _PEFT_CONFIG}: is not readable JSON ({error})") from None
+    return settings if isinstance(settings, dict) else {}
+
+
 def _peft(settings: Mapping[str, object], root: str) -> _Peft:
-    """The settings of the network whose modules start with `root`."""
+    """The settings of the network whose modules start with `root`; in a PEFT folder they are without it."""
     alpha, alphas = settings.get(root + "lora_alpha"), settings.get(root + "alpha_pattern")
     return _Peft(
         float(alpha) if isinstance(alpha, int | float) else None,
@@ -224,7 +246,7 @@ def with_lora(base: Weights, loras: Sequence[LoRA], targets: Iterable[Target]) -
     To take them out again, read the names in `changed` from the base.
 
     Raises:
-        MaquetteError: a LoRA matches nothing, or has another shape than the weight that it names.
+        MaquetteError: a LoRA matches nothing, or more than a stray module of it is of another shape.
     """
     targets = tuple(targets)
     weights: dict[str, list[_Edit]] = {}
@@ -232,11 +254,14 @@ def with_lora(base: Weights, loras: Sequence[LoRA], targets: Iterable[Target]) -
     reports = []
     for lora in loras:
         used: set[str] = set()
+        misfits: list[str] = []
         for target in targets:
             found = _find(lora, target)
             if found is None or target.name not in base:
                 continue
-            _check_shape(base, target, found)
+            if misfit := _misfit(base, target, found):
+                misfits.append(misfit)
+                continue
             edit = _Edit(found, lora.scale_of(target.name), target)
             if found.algebra is not None:
                 weights.setdefault(target.name, []).append(edit)
@@ -245,7 +270,7 @@ def with_lora(base: Weights, loras: Sequence[LoRA], targets: Iterable[Target]) -
             if found.has_bias and bias in base:
                 biases.setdefault(bias, []).append(edit)
                 used |= found.bias_keys
-        reports.append(_report(lora, used, targets))
+        reports.append(_report(lora, used, targets, misfits))
     return Merged(base, weights, biases, tuple(reports))
 
 
@@ -257,23 +282,40 @@ def _find(lora: LoRA, target: Target) -> Adapter | None:
     return lora.modules[hits[0]] if hits else None
 
 
-def _check_shape(base: Weights, target: Target, found: Adapter) -> None:
+def _misfit(base: Weights, target: Target, found: Adapter) -> str | None:
+    """What is wrong with the shape of an adapter, if anything is; `FIRST` layers may have more inputs than it."""
     shape = base.shape(target.name)
     rows = len(range(shape[0])[target.rows or slice(None)])
-    if not found.fits((rows, *shape[1:]), target.part):
-        raise MaquetteError(
-            f"{found.source}: module {found.module!r} does not fit {target.name!r} of shape {(rows, *shape[1:])}; "
-            "the LoRA was made for another model"
-        )
+    fewer = target.name.rpartition(":")[2] in FIRST
+    if found.fits((rows, *shape[1:]), target.part, fewer=fewer):
+        return None
+    return f"module {found.module!r} does not fit {target.name!r} of shape {(rows, *shape[1:])}"
 
 
-def _report(lora: LoRA, used: set[str], targets: Sequence[Target]) -> Report:
+def _report(lora: LoRA, used: set[str], targets: Sequence[Target], misfits: Sequence[str]) -> Report:
     keys = [key for found in lora.modules.values() for key in found.parts.keys.values()]
-    if not used:
-        expected = next((spelling for target in targets for spelling in target.spellings), "none")
-        raise MaquetteError(
-            f"{lora.source}: none of its {len(lora.modules)} modules is in this model (the first is "
-            f"{next(iter(lora.modules))!r}, the model's {expected!r}); the LoRA was made for another family"
-        )
+    if not used or len(misfits) > max(1, int(MISFITS * len(lora.modules))):
+        raise MaquetteError(f"{lora.source}: {_why_unused(lora, targets, misfits)}")
+    if misfits:
+        more = f", and {len(misfits) - 1} more" if len(misfits) > 1 else ""
+        warnings.warn(f"{lora.source}: {misfits[0]}{more}; left out", stacklevel=3)
     matched = tuple(key for key in keys if key in used)
     return Report(lora.source, matched, tuple(key for key in keys if key not in used) + lora.surplus)
+
+
+def _why_unused(lora: LoRA, targets: Sequence[Target], misfits: Sequence[str]) -> str:
+    """Why nothing of a file has a place in a model."""
+    if misfits:
+        return f"{misfits[0]}; the LoRA was made for another model"
+    if lora.surplus and not any(found.algebra or found.has_bias for found in lora.modules.values()):
+        return f"its tensors end in {_endings(lora.surplus)}, adapters of an unknown kind; use a LoRA"
+    expected = next((spelling for target in targets for spelling in target.spellings), "none")
+    return (
+        f"none of its {len(lora.modules)} modules is in this model (the first is {next(iter(lora.modules))!r}, the "
+        f"model's {expected!r}); the LoRA was made for another family"
+    )
+
+
+def _endings(keys: Iterable[str]) -> str:
+    """The last words of some keys, each once."""
+    return ", ".join(dict.fromkeys(key.removesuffix(".weight").rpartition(".")[2] for key in keys))
