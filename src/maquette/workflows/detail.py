@@ -12,7 +12,7 @@ from maquette.workflows.canvas import fit
 from maquette.workflows.finders import Found, finder
 from maquette.workflows.inpaint import repaint
 from maquette.workflows.loop import Painted
-from maquette.workflows.region import Box, Size, around, feather, paste
+from maquette.workflows.region import Box, around, feather, paste
 from maquette.workflows.request import Resolved
 from maquette.workflows.settings import Detail, Picture
 
@@ -34,18 +34,6 @@ def detail(model: Model, request: Resolved, painted: Painted) -> Generator[Step,
         images.append(image)
         hashes.append(hashed)
     return Painted(images=images, hashes=hashes)
-
-
-def check(detail: Detail, size: Size | None) -> None:
-    """Refuse what would fail after all has been painted: a finder that is none, a box outside of the picture.
-
-    `size` is the picture's, if it is known.
-    """
-    if detail.finder is not None:
-        finder(detail.finder)
-    if size is not None:
-        for box in detail.boxes:
-            Box(*box).within(size)
 
 
 def find(detail: Detail, image: Image.Image) -> Iterator[Found]:

@@ -4,16 +4,14 @@ import torch
 
 from maquette.engine.attention_maps import AttentionMaps
 from maquette.engine.model import Model
-from maquette.errors import MaquetteError
-from maquette.workflows.detail import check as check_detail
+from maquette.workflows.checks import check
 from maquette.workflows.detail import detail
-from maquette.workflows.hires import enlarged, hires
+from maquette.workflows.hires import hires
 from maquette.workflows.img2img import img2img
 from maquette.workflows.inpaint import canvas, inpaint
 from maquette.workflows.loop import Painted, Pass, Result, Workflow, batches, resolve
 from maquette.workflows.loras import added, wearing
 from maquette.workflows.loras import hashes as hashes_of
-from maquette.workflows.region import Size
 from maquette.workflows.request import Request, Resolved
 from maquette.workflows.settings import Picture
 from maquette.workflows.txt2img import txt2img
@@ -58,31 +56,8 @@ def with_pictures(request: Resolved) -> Resolved:
 def paint(model: Model, request: Request) -> Workflow:
     """Paint the pictures of a request, with the LoRAs and words that it adds."""
     resolved = resolve(request, model)
-    _check(model, resolved)
+    check(model, resolved)
     return (yield from wearing(model, added(resolved), _paint(model, resolved)))
-
-
-def _check(model: Model, request: Resolved) -> None:
-    """Refuse what would fail, or be left out, after much was painted."""
-    wanted = passes(request)
-    if request.attention and wanted[0] is detail:
-        raise MaquetteError("attention is recorded in the first pass, not where details are repainted; leave it out")
-    if request.attention and request.guidance == 0 and not model.family.distilled:
-        raise MaquetteError("with guidance 0 the words are not read; leave out attention, or give another guidance")
-    if request.detail is not None:
-        check_detail(request.detail, _final_size(model, request))
-
-
-def _final_size(model: Model, request: Resolved) -> Size | None:
-    """Of the pictures when their details are repainted; None where only painting tells."""
-    if request.hires is not None:
-        larger = enlarged(request, model.multiple)
-        return larger.width, larger.height
-    if request.keeps_pixels:
-        return None
-    if request.only_detailed and request.image is not None:
-        return request.image.rgb.size
-    return request.width, request.height
 
 
 def _paint(model: Model, resolved: Resolved) -> Workflow:

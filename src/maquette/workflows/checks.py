@@ -1,0 +1,38 @@
+"""What would fail, or be left out, only after much was painted: refused before anything is."""
+
+from maquette.engine.model import Model
+from maquette.errors import MaquetteError
+from maquette.workflows.finders import finder
+from maquette.workflows.hires import enlarged
+from maquette.workflows.region import Box, Size
+from maquette.workflows.request import Resolved
+
+
+def check(model: Model, request: Resolved) -> None:
+    """Refuse maps of attention that nothing would record, a finder that is none, a box outside of the picture.
+
+    Raises:
+        MaquetteError: which of them, and what to do.
+    """
+    if request.attention and request.only_detailed:
+        raise MaquetteError("attention is recorded in the first pass, not where details are repainted; leave it out")
+    if request.attention and request.guidance == 0 and not model.family.distilled:
+        raise MaquetteError("with guidance 0 the words are not read; leave out attention, or give another guidance")
+    if request.detail is not None:
+        if request.detail.finder is not None:
+            finder(request.detail.finder)
+        if (size := _final_size(model, request)) is not None:
+            for box in request.detail.boxes:
+                Box(*box).within(size)
+
+
+def _final_size(model: Model, request: Resolved) -> Size | None:
+    """Of the pictures when their details are repainted; None where only painting tells."""
+    if request.hires is not None:
+        larger = enlarged(request, model.multiple)
+        return larger.width, larger.height
+    if request.keeps_pixels:
+        return None
+    if request.only_detailed and request.image is not None:
+        return request.image.rgb.size
+    return request.width, request.height
