@@ -37,7 +37,9 @@ def img2img(
 ) -> None:
     """Repaint a picture as the words say."""
     if strength is None:
-        from maquette.workflows.request import CHANGED as strength  # in Python one may leave it out to enlarge alone
+        from maquette.workflows.request import CHANGED
+
+        strength = CHANGED  # in Python one may leave it out to enlarge or detail alone
     _paint(painting, opening, prompt=prompt, image=image, strength=strength, depth=depth)
 
 

@@ -10,5 +10,5 @@ def to_device(tensor: Tensor, device: torch.device | str | None, dtype: torch.dt
     Elsewhere it is: a copy to MPS that nobody waits for reads its source when that may be gone already (PyTorch's
     issue 189690), and the numbers that arrive are others.
     """
-    waits = device is None or torch.device(device).type != "cuda"
-    return tensor.to(device=device, dtype=dtype, non_blocking=not waits)
+    to_cuda = device is not None and torch.device(device).type == "cuda"
+    return tensor.to(device=device, dtype=dtype, non_blocking=to_cuda)
