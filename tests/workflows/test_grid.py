@@ -8,8 +8,7 @@ from PIL import Image, ImageChops
 
 from maquette.engine.adapt import Added, LoRAFile
 from maquette.errors import MaquetteError
-from maquette.workflows import grid as grids
-from maquette.workflows import loop
+from maquette.workflows import loop, overlay
 from maquette.workflows.grid import LETTERS, MARGIN, Axis, grid, sheet, varied
 from maquette.workflows.overlay import chinese_font
 from maquette.workflows.paint import paint
@@ -178,7 +177,7 @@ def test_a_cell_shows_all_of_its_pictures(model) -> None:
 @pytest.mark.parametrize("has_font", [True, False])
 def test_chinese_values_can_be_told_apart(has_font: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     if not has_font:
-        monkeypatch.setattr(grids, "chinese_font", lambda: None)
+        monkeypatch.setattr(overlay, "chinese_font", lambda: None)
     elif chinese_font() is None:
         pytest.skip("no font with Chinese letters")
     cell = Image.new("RGB", (200, 16), "white")

@@ -61,4 +61,4 @@ def test_captions_differ_and_need_no_chinese_font(maps: AttentionMaps, monkeypat
     assert captions[0].getextrema() == ((255, 255),) * 3
     assert all(caption.convert("L").getextrema()[0] < 64 for caption in captions[1:])
     assert ImageChops.difference(captions[1], captions[2]).getbbox() is not None
-    assert overlay.caption("火箭", 2)[1] == "word 2"
+    assert overlay.caption("火箭", "word 2")[1] == "word 2"

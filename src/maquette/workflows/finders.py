@@ -150,14 +150,6 @@ def _filled(outline: Any, box: Box) -> Image.Image | None:
     return mask if mask.getbbox() else None
 
 
-def _mask_text(text: str) -> Finder:
-    return from_mask(_there(text))
-
-
-def _differences_text(text: str) -> Finder:
-    return differences(_there(text))
-
-
 def _there(text: str) -> Path:
     """A file, before anything is painted for it."""
     if not Path(text).is_file():
@@ -175,8 +167,8 @@ def _detector_text(text: str) -> Finder:
 
 OURS: Mapping[str, Callable[[str], Finder]] = {
     "given": _given_text,
-    "mask": _mask_text,
-    "differences": _differences_text,
+    "mask": lambda text: from_mask(_there(text)),
+    "differences": lambda text: differences(_there(text)),
     "ultralytics": _detector_text,
 }
 

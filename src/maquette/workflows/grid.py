@@ -11,7 +11,7 @@ from types import NoneType
 from typing import Annotated, Any, get_args, get_origin
 
 import torch
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 from pydantic import BaseModel, TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
 
@@ -22,7 +22,7 @@ from maquette.errors import MaquetteError
 from maquette.workflows.loop import Result
 from maquette.workflows.loras import resolve_added
 from maquette.workflows.names import nearest
-from maquette.workflows.overlay import chinese_font
+from maquette.workflows.overlay import Caption, caption
 from maquette.workflows.paint import paint
 from maquette.workflows.request import Request
 from maquette.workflows.settings import Picture
@@ -36,7 +36,6 @@ RANGE = re.compile(rf"\s*{NUMBER}\s*\.\.\s*{NUMBER}\s*(?::\s*(-?[0-9]{{1,9}}))?\
 
 Grid = tuple[Image.Image, list[Result]]
 """The sheet, and what is in each of its cells."""
-Label = tuple[str, ImageFont.FreeTypeFont | ImageFont.ImageFont]
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,16 +213,19 @@ def sheet(images: Sequence[Image.Image], axes: Sequence[Axis]) -> Image.Image:
     """Pictures in the order of `grid`, with the values of the axes above, beside and over them."""
     columns, rows = (len(axis.values) for axis in (*axes, Axis("", ("",)))[:2])
     cell = max(image.width for image in images) + MARGIN, max(image.height for image in images) + MARGIN
-    labels = [[_label(axis.name, value, k + 1) for k, value in enumerate(axis.values)] for axis in axes]
-    left = int(max(font.getlength(text) for text, font in labels[1])) + 2 * MARGIN if len(axes) > 1 else MARGIN
+    labels = [
+        [caption(f"{axis.name} {_say(value)}", f"{axis.name} {k + 1}", LETTERS) for k, value in enumerate(axis.values)]
+        for axis in axes
+    ]
+    left = int(max(font.getlength(text) for font, text in labels[1])) + 2 * MARGIN if len(axes) > 1 else MARGIN
     top = (2 if len(axes) > 2 else 1) * (LETTERS + MARGIN)
     size = left + columns * cell[0], top + rows * cell[1]
     sheets = len(images) // (columns * rows)
     whole = Image.new("RGB", (size[0] * sheets, size[1]), "white")
     pen = ImageDraw.Draw(whole)
 
-    def write(x: int, y: int, label: Label) -> None:
-        pen.text((x, y), label[0], "black", label[1])
+    def write(x: int, y: int, label: Caption) -> None:
+        pen.text((x, y), label[1], "black", label[0])
 
     for k, image in enumerate(images):
         place, (row, column) = k // (columns * rows), divmod(k % (columns * rows), columns)
@@ -236,15 +238,6 @@ def sheet(images: Sequence[Image.Image], axes: Sequence[Axis]) -> Image.Image:
         if row == column == 0 and len(axes) > 2:
             write(place * size[0] + MARGIN, 2, labels[2][place])
     return whole
-
-
-def _label(name: str, value: Any, number: int) -> Label:
-    """What is said of a value, and the font for it; the value's number where no font here has its letters."""
-    text, latin = f"{name} {_say(value)}", ImageFont.load_default(LETTERS)
-    if all(ord(letter) < 0x250 for letter in text):
-        return text, latin
-    font = chinese_font()
-    return (f"{name} {number}", latin) if font is None else (text, font.font_variant(size=LETTERS))
 
 
 def _say(value: Any) -> str:

@@ -14,6 +14,7 @@ WIDEST = 2048  # pixels of a sheet, unless one picture is wider
 CAPTION, MARGIN = 24, 6  # pixels
 DIMMED = 0.55  # light left of the picture where the model did not look
 RAMP = np.array([[20, 10, 80], [130, 20, 130], [235, 80, 60], [255, 225, 80]], dtype=np.float64)  # cold to hot
+Caption = tuple[ImageFont.FreeTypeFont | ImageFont.ImageFont, str]
 CHINESE_FONTS = (
     *("NotoSansCJK-Regular.ttc", "NotoSansCJKsc-Regular.otf", "wqy-zenhei.ttc", "wqy-microhei.ttc"),
     *("DroidSansFallbackFull.ttf", "PingFang.ttc", "Hiragino Sans GB.ttc", "msyh.ttc", "simhei.ttf"),
@@ -37,7 +38,7 @@ def sheet(image: Image.Image, maps: AttentionMaps, words: Sequence[str] = ()) ->
     for number, (cell, word) in enumerate(cells):
         left, top = number % columns * width, number // columns * height
         page.paste(cell, (left, top))
-        font, text = caption(word, number)
+        font, text = caption(word, f"word {number}")
         pen.text((left + 2, top + cell.height + CAPTION // 2), text, "black", font, anchor="lm")
     return page
 
@@ -53,12 +54,13 @@ def heated(picture: Image.Image, heat: np.ndarray) -> Image.Image:
     return Image.fromarray(mixed.round().astype(np.uint8))
 
 
-def caption(word: str, number: int) -> tuple[ImageFont.FreeTypeFont | ImageFont.ImageFont, str]:
-    """A font and the word; the word's number where no font here has its letters."""
-    if all(ord(letter) < 0x250 for letter in word):  # Latin
-        return ImageFont.load_default(CAPTION * 0.7), word
+def caption(text: str, instead: str, size: int = round(CAPTION * 0.7)) -> Caption:
+    """A font of so many pixels and the text; what is said `instead` where no font here has its letters."""
+    latin = ImageFont.load_default(size)
+    if all(ord(letter) < 0x250 for letter in text):
+        return latin, text
     font = chinese_font()
-    return (ImageFont.load_default(CAPTION * 0.7), f"word {number}") if font is None else (font, word)
+    return (latin, instead) if font is None else (font.font_variant(size=size), text)
 
 
 @cache

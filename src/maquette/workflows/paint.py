@@ -19,11 +19,10 @@ from maquette.workflows.txt2img import txt2img
 
 def passes(request: Request) -> list[Pass]:
     """What is done for a request, in order."""
-    changed = request.strength is not None or not (request.hires or request.detail)  # else only enlarged or detailed
     wanted: tuple[tuple[Pass, bool], ...] = (
         (txt2img, request.image is None),
         (inpaint, request.keeps_pixels),
-        (img2img, request.image is not None and not request.keeps_pixels and changed),
+        (img2img, request.repainted and not request.keeps_pixels),
         (hires, request.hires is not None),
         (detail, request.detail is not None),
     )

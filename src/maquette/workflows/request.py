@@ -164,9 +164,14 @@ class Request(Part):
 
     @property
     def only_detailed(self) -> bool:
-        """Whether parts of the request's picture are repainted, and never the whole of it."""
-        changed = self.strength is not None or self.hires is not None or self.keeps_pixels
-        return self.image is not None and self.detail is not None and not changed
+        """Whether only details of the request's picture are repainted, and never the whole of it."""
+        return self.image is not None and self.detail is not None and self.hires is None and not self.repainted
+
+    @property
+    def repainted(self) -> bool:
+        """Whether the request's picture, or a part, is painted anew before it is enlarged or its details are."""
+        asked = self.keeps_pixels or self.strength is not None
+        return self.image is not None and (asked or not (self.hires or self.detail))
 
     @classmethod
     def read(cls, fields: Mapping[str, Any]) -> Self:
@@ -180,7 +185,7 @@ class Request(Part):
         """Fill in what was left open: the seed by chance, the rest from the family's `defaults`."""
         fields = {name: value for name in Request.model_fields if (value := getattr(self, name)) is not None}
         fields.setdefault("seed", secrets.randbelow(2**32))
-        if self.image is not None and (self.keeps_pixels or not (self.hires or self.detail)):
+        if self.repainted:
             fields.setdefault("strength", REPAINTED if self.keeps_pixels else CHANGED)
         for name in ("steps", "guidance", "sampler", "schedule", "width", "height"):
             fields.setdefault(name, getattr(defaults, name))
