@@ -133,6 +133,9 @@ def test_learned_words_reach_the_towers_that_their_file_names(tmp_path: Path) ->
         assert [known, known + 1] == [index for index in chunk.ids if index >= known]
         assert torch.equal(encoder.tower.token_embedding.weight[known:], vectors[name])
     with_word = model.condition(["a mystyle tree"])
+    with pytest.warns(UserWarning, match="a test; .*: text_encoder, text_encoder_2"):
+        model.stream("text_encoder", "text_encoder_2", why="a test")
+    assert torch.equal(model.condition(["a mystyle tree"]).tokens, with_word.tokens), "it forgets no words"
     model.set_embeddings({})
     without = model.condition(["a mystyle tree"])
     assert all(len(encoder.tower.token_embedding.weight) == known for encoder in model.encoders)

@@ -16,6 +16,7 @@ import maquette
 import maquette.engine.recognise
 from maquette.engine import kinds
 from maquette.engine.build import outline
+from maquette.engine.hints import TELLING_BIASES, prediction_by_spread
 from maquette.engine.kinds import Kind
 from maquette.engine.parts import split
 from maquette.engine.recognise import Wishes, recognise
@@ -54,7 +55,7 @@ def full(kind: Kind, spec: object, layout: str) -> Weights:
 DENOISERS = {
     "sd1": (kinds.UNET, published.SD1_UNET),
     "sd1-inpaint": (kinds.UNET, replace(published.SD1_UNET, in_channels=9)),
-    "sd2-v": (kinds.UNET, published.SD2_UNET),
+    "sd2": (kinds.UNET, published.SD2_UNET),  # a hole's biases do not lie apart: it is not v
     "sd2-inpaint": (kinds.UNET, replace(published.SD2_UNET, in_channels=9)),
     "sd2-depth": (kinds.UNET, replace(published.SD2_UNET, in_channels=5)),
     "sdxl": (kinds.UNET, published.SDXL_UNET),
@@ -146,6 +147,27 @@ def test_what_shapes_cannot_tell_is_asked_for_or_told_beside_the_file_or_assumed
     path.with_suffix(".yaml").unlink()
     path = write_sd2(tmp_path, **{"modelspec.prediction_type": "epsilon"})
     assert prediction_of(recognise(path))[1] == "modelspec.prediction_type in the metadata"
+
+
+@pytest.mark.parametrize(("factor", "prediction"), [(0.2, "v"), (0.05, "epsilon")])
+@pytest.mark.parametrize("name", TELLING_BIASES)
+def test_where_nothing_else_tells_a_bias_of_sd2_does(factor: float, prediction: str, name: str) -> None:
+    bias = torch.linspace(-1, 1, 320, dtype=torch.float16)  # its spread is 0.58
+    told = prediction_by_spread(InMemory({name: factor * bias / 0.58}))
+    assert told is not None
+    assert told[0] == prediction
+
+
+def test_the_bias_of_sd2_counts_after_what_is_said(tmp_path: Path) -> None:
+    unet = prefixed(full(kinds.UNET, published.SD2_UNET, "original"), "model.diffusion_model.")
+    path = write_hole(tmp_path / "sd2.safetensors", shapes_of(unet))
+    found = recognise(path)  # all numbers are zero
+    assert prediction_of(found)[0] == "epsilon"
+    assert TELLING_BIASES[0] in prediction_of(found)[1]
+    assert not any(each.assumed for each in found.evidence)
+    assert found.family.defaults.width == 512
+    path.with_suffix(".yaml").write_text("parameterization: v\n")
+    assert prediction_of(recognise(path)) == ("v", "sd2.yaml beside the file")
 
 
 def test_marks_tell_v_and_zero_terminal_snr(tmp_path: Path) -> None:

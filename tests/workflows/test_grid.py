@@ -32,6 +32,8 @@ from maquette.workflows.request import Request
         ("model=../a.safetensors", Axis("model", ("../a.safetensors",))),
         ("prompt=a cat..", Axis("prompt", ("a cat..",))),
         ("negative=,ugly", Axis("negative", ("", "ugly"))),
+        ('prompt="a cat, asleep", a dog,"5"" tall"', Axis("prompt", ("a cat, asleep", "a dog", '5" tall'))),
+        ('prompt=a cat\nasleep,a 5" dog', Axis("prompt", ("a cat asleep", 'a 5" dog'))),
         ("replace=red,,blue", Axis("replace", ("red", "", "blue"))),
         ("steps=5,10,", Axis("steps", (5, 10))),
     ],
@@ -59,6 +61,7 @@ def test_an_axis_has_values_of_its_settings_kind(text: str, axis: Axis) -> None:
         ("loras.size=1", "'loras.size' is not a setting; did you mean file"),
         ("refiner=a,b", "refiner has parts; vary one of them: refiner.model, refiner.at"),
         ("hires.scales=2", "'hires.scales' is not a setting; did you mean scale"),
+        ('prompt="a cat,a dog', "is no list of values"),
     ],
 )
 def test_what_is_no_axis_is_said_in_a_line(text: str, complaint: str) -> None:

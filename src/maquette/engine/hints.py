@@ -10,6 +10,12 @@ from maquette.weights.view import Weights
 
 SPELLINGS = {"v_prediction": "v", "v-prediction": "v", "eps": "epsilon", "flow": "velocity", "x0": "sample"}
 LARGEST_YAML = 1 << 20
+# Of Stable Diffusion 2's last transformer, in the original and in diffusers' layout.
+TELLING_BIASES = (
+    "output_blocks.11.1.transformer_blocks.0.norm1.bias",
+    "up_blocks.3.attentions.2.transformer_blocks.0.norm1.bias",
+)
+LEAST_SPREAD_OF_V = 0.09
 
 Hints = Mapping[str, tuple[str, str]]
 """What is said of "family", "prediction", "discrete prediction" and "zero_terminal_snr", and what says it."""
@@ -48,3 +54,16 @@ def _prediction_of_yaml(text: str) -> str | None:
     if scaling:
         return "v" if scaling[1] == "V" else "epsilon"
     return "epsilon" if re.search(r"\btarget:\s*ldm\.models\.diffusion\.ddpm\.", text) else None
+
+
+def prediction_by_spread(denoiser: Weights) -> tuple[str, str] | None:
+    """What a U-Net of Stable Diffusion 2 predicts, by a bias whose numbers lie further apart where it is v.
+
+    So ComfyUI tells the published models and what was trained from them; of random weights it says nothing true.
+    """
+    for name in TELLING_BIASES:
+        if name in denoiser:
+            spread = float(denoiser[name].float().std(correction=0))
+            value = "v" if spread > LEAST_SPREAD_OF_V else "epsilon"
+            return value, f"{name} has a spread of {spread:.3f}; v's is above {LEAST_SPREAD_OF_V}"
+    return None

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from maquette.diffusion.prediction import PREDICTIONS, V
 from maquette.diffusion.process import EDM, Discrete
 from maquette.engine.folder import FAMILY_KEY, INDEX, find_scheduler, read_json, read_part, read_parts
-from maquette.engine.hints import SPELLINGS, Hints, hints
+from maquette.engine.hints import SPELLINGS, Hints, hints, prediction_by_spread
 from maquette.engine.kinds import TEXTS
 from maquette.engine.parts import Part, split
 from maquette.engine.scheduler import is_edm, read_edm, read_flow, read_scheduler
@@ -258,6 +258,8 @@ def _choose_family(
         raise MaquetteError(f"{path}: its denoiser, {spec}, is {what or 'of no known family; give family='}")
     value, why = _prediction(wishes, says, discrete=isinstance(candidates[0].process, Discrete))
     assumed = value is None and len({id(family.prediction) for family in candidates}) > 1
+    if assumed and (measured := prediction_by_spread(parts["denoiser"].weights)) is not None:
+        (value, why), assumed = measured, False
     if value is None:
         family, why = candidates[0], f"the default of {candidates[0].name}"
     else:

@@ -31,11 +31,12 @@ class Streamed:
     """A network whose blocks are read from `weights` whenever they run; assign others to change it."""
 
     def __init__(self, network: Any, weights: Weights, device: torch.device, dtype: torch.dtype) -> None:
-        """Let go of the blocks of a network, or of one without memory; the rest of the latter is read now."""
+        """Let go of the blocks of a network, whose rest stays; or be those of one without memory, and read its rest."""
         self.weights, self._device, self._dtype = weights, device, dtype
         self._prefixes = blocks_of(network)
         self.names = frozenset(prefix + name for block, prefix in self._prefixes.items() for name in block.state_dict())
-        fill(network, weights, device, dtype, but=self.names)
+        if any(parameter.is_meta for parameter in network.parameters()):
+            fill(network, weights, device, dtype, but=self.names)
         for block in self._prefixes:
             block.to("meta")
         for part in network.modules():

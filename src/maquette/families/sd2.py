@@ -1,6 +1,7 @@
 """Stable Diffusion 2.x: OpenCLIP ViT-H's penultimate states, normed; epsilon at 512, v at 768 (Salimans & Ho 2022).
 
-Weights do not tell epsilon from v. Where nothing else does, v is assumed: that of the 768 models.
+Shapes do not tell epsilon from v. Where nothing else does and the spread of a bias cannot be measured, v is assumed:
+that of the 768 models.
 """
 
 from dataclasses import replace

@@ -1,5 +1,6 @@
 """X/Y/Z grids: the same request with some settings varied, as labelled sheets."""
 
+import csv
 import itertools
 import math
 import re
@@ -49,7 +50,8 @@ class Axis:
     def read(cls, text: str) -> "Axis":
         """From "steps=5,10,20", or "replace=cat,dog" to exchange words of the prompts; ranges as "guidance=1..9:5".
 
-        A value may be empty where the setting may be, as in "negative=,ugly".
+        A value may be empty where the setting may be, as in "negative=,ugly"; one that holds commas stands in double
+        quotes, as in 'prompt="a cat, asleep",a dog'.
 
         Raises:
             MaquetteError: there is no such setting, or a value is none of its.
@@ -58,12 +60,21 @@ class Axis:
         if not equals or not listed.strip(" ,"):
             raise MaquetteError(f"{text!r:.60} is no axis; write a setting and its values, such as steps=5,10,20")
         kind = str if name == REPLACE else _type_of(name)
-        words = [word.strip() for word in listed.split(",")]
+        words = _divide(listed)
         if len(words) == 1 and ".." in words[0] and (name == REPLACE or _innermost(kind) in (int, float)):
             words = _spread(words[0])
         if name == REPLACE and not words[0]:
             raise MaquetteError(f"{text!r:.60} replaces nothing; write first what stands in the prompt")
         return cls(name, tuple(_read_values(name, kind, words)))
+
+
+def _divide(listed: str) -> list[str]:
+    """Values between commas; in double quotes a value may hold commas itself, and quotes that are written twice."""
+    line = " ".join(listed.splitlines())
+    try:
+        return [word.strip() for word in next(csv.reader([line], skipinitialspace=True, strict=True))]
+    except csv.Error as error:
+        raise MaquetteError(f'{listed!r:.60} is no list of values ({error}); close each " before the comma') from None
 
 
 def _read_values(name: str, kind: Any, words: Sequence[str]) -> Generator[Any, None, None]:
