@@ -41,7 +41,7 @@ def export(run: Run, folder: Path) -> Path:
     """Write the finished stages of a run as a model folder; of a model that is there, what else lies beside it stays.
 
     Raises:
-        MaquetteError: a stage is not finished, a weight overflows half precision, or the folder is not writable or
+        MaquetteError: a stage is not finished, a weight is not finite, or the folder is not writable or
             holds something that is not a model. What was there is then still there.
     """
     try:

@@ -30,6 +30,7 @@ from maquette.training.crops import corners, crop
 from maquette.training.degradation import degrade
 from maquette.training.emoji import catalogue, fingerprint
 from maquette.training.figures import Figures, figure, finite
+from maquette.training.half import halved
 from maquette.training.learner import CPU, Learner, OptimiserSpec, Precision
 from maquette.training.loop import SAVE_EVERY, Loop, generator
 from maquette.training.scenes import EXTENT, MOST_THINGS, Background, Scene
@@ -215,7 +216,7 @@ def train_judge(
 def save_judge(folder: Path, spec: JudgeSpec, weights: Mapping[str, Tensor], recipe: Mapping[str, object]) -> None:
     """Write a judge's weights in half precision, its shape, how it was trained and the catalogue that it knows."""
     folder.mkdir(parents=True, exist_ok=True)
-    write_safetensors(folder / WEIGHTS, {name: weight.half() for name, weight in weights.items()})
+    write_safetensors(folder / WEIGHTS, halved(weights, "judge"))
     record = {"spec": asdict(spec), "catalogue": fingerprint(), "recipe": recipe}
     with replacing(folder / "config.json") as file:
         file.write((json.dumps(record, indent=2) + "\n").encode())
