@@ -31,6 +31,14 @@ def told(**options: Any) -> dict[str, Any]:
         ({"size": "64 x 32"}, {"width": 64, "height": 32}),
         ({"interval": "0.2-0.8"}, {"interval": (0.2, 0.8)}),
         ({"noise_delta": 31337}, {"noise_delta": 31337}),
+        ({"apg": "0:-0.5"}, {"apg": {"parallel": 0.0, "momentum": -0.5}}),
+        ({"cfg_zero": True}, {"cfg_zero": True}),
+        ({"pag": "3"}, {"pag": {"scale": 3.0}}),
+        ({"pag": "2.5:middle,up.3"}, {"pag": {"scale": 2.5, "layers": ("middle", "up.3")}}),
+        ({"slg": "2.8"}, {"slg": {"scale": 2.8}}),
+        ({"slg": "2:7,8:0-0.2"}, {"slg": {"scale": 2.0, "layers": (7, 8), "start": 0.0, "end": 0.2}}),
+        ({"slg": "2::0.1-0.2"}, {"slg": {"scale": 2.0, "start": 0.1, "end": 0.2}}),
+        ({"freeu": "1.3,1.4,0.9,0.2"}, {"freeu": {"b1": 1.3, "b2": 1.4, "s1": 0.9, "s2": 0.2}}),
     ],
 )
 def test_an_option_is_read(options: dict, fields: dict) -> None:
@@ -74,6 +82,10 @@ def test_controls_take_their_further_options_in_turn(tmp_path: Path) -> None:
         ({"control": ["m"], "control_interval": ["1"]}, "--control-interval: '' is no number"),
         ({"hires": "2:0.5:lanczos"}, "--hires: '0.5:lanczos' is no number"),
         ({"size": "64"}, "is not WIDTHxHEIGHT"),
+        ({"apg": "0:0:15:1"}, "--apg takes PARALLEL:MOMENTUM:THRESHOLD"),
+        ({"slg": "2:seven"}, "--slg takes SCALE"),
+        ({"slg": "2:7:0-1:3"}, "--slg takes SCALE"),
+        ({"freeu": "1.3,1.4"}, "--freeu takes B1,B2,S1,S2"),
     ],
 )
 def test_a_form_that_is_not_met_is_named(options: dict, message: str) -> None:

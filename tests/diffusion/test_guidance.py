@@ -3,12 +3,13 @@ import math
 import pytest
 import torch
 from diffusers.guiders.adaptive_projected_guidance import MomentumBuffer, normalized_guidance
+from diffusers.guiders.classifier_free_zero_star_guidance import ClassifierFreeZeroStarGuidance
 from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import rescale_noise_cfg
 from torch import Tensor
 
 from maquette.diffusion.conditioning import Conditioning
-from maquette.diffusion.guidance import Pair, apg, autoguided, cfg, during, perturbed, rescaled
-from maquette.diffusion.prediction import EPSILON, V
+from maquette.diffusion.guidance import Pair, apg, autoguided, cfg, during, perturbed, rescaled, zero_star
+from maquette.diffusion.prediction import EPSILON, SAMPLE, VELOCITY, V
 from maquette.diffusion.process import Discrete, Level, RectifiedFlow
 from maquette.errors import MaquetteError
 
@@ -58,7 +59,7 @@ def test_prompts_that_are_meant_together_push_together_in_one_forward() -> None:
     torch.testing.assert_close(fresh.both(X, LEVEL)[0], wanted)
 
 
-@pytest.mark.parametrize("guidance", [cfg, apg])
+@pytest.mark.parametrize("guidance", [cfg, apg, zero_star])
 @pytest.mark.parametrize(("scale", "which"), [(1.0, 0), (0.0, 1)])
 def test_scales_1_and_0_ask_for_one_side_only(guidance, scale: float, which: int) -> None:
     denoise = Counted()
@@ -113,6 +114,30 @@ def test_rescaling_holds_at_pure_noise() -> None:
     level = RectifiedFlow().at(1.0)
     pair = Pair(lambda x, level, told: x * told.vector[:, :, None, None], POSITIVE, NEGATIVE)
     assert rescaled(cfg(pair, 7.5), pair.positive)(X, level).isfinite().all()
+
+
+@pytest.mark.parametrize("prediction", [VELOCITY, V, SAMPLE])
+def test_cfg_zero_star_is_that_of_diffusers(prediction) -> None:
+    level = RectifiedFlow().at(0.7)
+    denoise = Counted()
+    outputs = [
+        prediction.target(x0, level.noise(X, x0), level)
+        for x0 in (denoise(X, level, POSITIVE), denoise(X, level, NEGATIVE))
+    ]
+    guider = ClassifierFreeZeroStarGuidance(guidance_scale=4.0, zero_init_steps=0)
+    guider.set_state(step=0, num_inference_steps=10, timestep=torch.tensor(700))
+    wanted = prediction.x0(guider.forward(*outputs).pred, X, level)
+    found = zero_star(Pair(denoise, POSITIVE, NEGATIVE), 4.0, prediction)(X, level)
+    torch.testing.assert_close(found, wanted, rtol=1e-5, atol=1e-5)  # its factor is of single precision
+    assert not torch.allclose(found, cfg(Pair(denoise, POSITIVE, NEGATIVE), 4.0)(X, level), atol=1e-3)
+
+
+def test_a_pair_can_ask_another_denoiser_the_same() -> None:
+    weak = Counted(0.5)
+    told = [(POSITIVE, 1.0), (NEGATIVE, 0.5)]
+    pair = Pair(Counted(), told, NEGATIVE).of(weak)
+    torch.testing.assert_close(pair.positive(X, LEVEL), Pair(Counted(0.5), told, NEGATIVE).positive(X, LEVEL))
+    assert weak.batches == [6]
 
 
 def test_apg_is_that_of_diffusers_over_several_steps() -> None:

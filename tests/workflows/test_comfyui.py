@@ -60,6 +60,19 @@ def test_reads_the_graph_that_comfyui_opens_with() -> None:
     assert Request.read(settings.fields).steps == 20
 
 
+def test_what_pushes_further_is_taken_over() -> None:
+    graph = simple(model=["12", 0])
+    graph["9"] = node("PerturbedAttentionGuidance", scale=2.5, model=["4", 0])
+    graph["10"] = node("FreeU_V2", b1=1.3, b2=1.4, s1=0.9, s2=0.2, model=["9", 0])
+    graph["11"] = node("CFGZeroStar", model=["10", 0])
+    graph["12"] = node("FreeU", b1=1.1, b2=1.2, s1=0.9, s2=0.2, model=["11", 0])
+    settings = read(graph)
+    freeu = {"b1": 1.3, "b2": 1.4, "s1": 0.9, "s2": 0.2}
+    assert settings.fields == FIELDS | {"pag": {"scale": 2.5}, "freeu": freeu, "cfg_zero": True}
+    assert left(settings).keys() == {"FreeU"}
+    assert Request.read(settings.fields).freeu.b1 == 1.3
+
+
 def test_loras_clip_skip_a_vae_and_values_from_other_nodes() -> None:
     graph = simple(model=["11", 0], seed=["20", 0], sampler_name="dpmpp_2m_sde_gpu", scheduler="karras")
     graph["9"] = node("LoraLoaderModelOnly", lora_name="one.safetensors", strength_model=0.8, model=["4", 0])

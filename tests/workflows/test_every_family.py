@@ -47,6 +47,7 @@ WORKFLOWS: dict[str, dict[str, object]] = {
     "variation": {"variation": {"seed": 9, "prompt": "rain", "amount": 0.5}},
     "tiles": {"width": 96, "tiles": {"size": SIDE, "overlap": 16}},
     "cached": {"steps": 4, "speed": {"cache": 100.0}},
+    "pushed further": {"steps": 4, "pag": {"scale": 2.0}, "apg": {}},
     "rescaled, part of the time": {"rescale": 0.7, "interval": (0.0, 0.5), "clip_skip": 2},
 }
 

@@ -11,6 +11,7 @@ import typer
 
 from maquette.cli.controls import FORM, FURTHER, read_controls
 from maquette.cli.forms import read_interval, read_number, read_size, split_number, split_pair
+from maquette.cli.guidance import GUIDANCE
 from maquette.cli.opening import Opening, open_from_options
 from maquette.errors import MaquetteError
 
@@ -26,6 +27,7 @@ PLAIN = (
     "count",
     "model",
     "rescale",
+    "cfg_zero",
     "clip_skip",
     "noise",
     "noise_delta",
@@ -91,6 +93,21 @@ class Painting:
     deviation: Annotated[bool, typer.Option(help="Also paint the exact picture, and say how far it is.")] = False
     rescale: Annotated[float, typer.Option(help="Bring back guidance's contrast: 0 to 1.")] = 0.0
     interval: Annotated[str | None, typer.Option(metavar="A-B", help="The part of the steps with guidance.")] = None
+    apg: Annotated[
+        str | None,
+        typer.Option(metavar="PARALLEL[:MOMENTUM[:THRESHOLD]]", help="Adaptive projected guidance, such as 0:-0.5:15."),
+    ] = None
+    cfg_zero: Annotated[bool, typer.Option("--cfg-zero", help="CFG-Zero*, guidance for flows.")] = False
+    pag: Annotated[
+        str | None, typer.Option(metavar="SCALE[:LAYER,...]", help="Perturbed-attention guidance, such as 3.")
+    ] = None
+    slg: Annotated[
+        str | None,
+        typer.Option(metavar="SCALE[:LAYER,...[:A-B]]", help="Skip-layer guidance, such as 2.8:7,8,9:0-0.2."),
+    ] = None
+    freeu: Annotated[
+        str | None, typer.Option(metavar="B1,B2,S1,S2", help="FreeU, for U-Nets, such as 1.3,1.4,0.9,0.2.")
+    ] = None
     noise: Annotated[str, typer.Option(help="Whose random numbers: cpu, a1111-nv, comfyui, ...")] = "cpu"
     noise_delta: Annotated[int, typer.Option(help="A1111's ENSD.")] = 0
     attention: Annotated[
@@ -161,6 +178,7 @@ READERS: Mapping[str, tuple[str, Callable[[Any], Any]]] = {
     "refiner": ("refiner", _read_refiner),
     "tiles": ("tiles", lambda side: {"size": side, "overlap": side // 64 * 8}),
     "interval": ("interval", partial(read_interval, "--interval")),
+    **{option: (option, read) for option, read in GUIDANCE.items()},
 }
 """For each option with a form of its own, the field of a request and what reads it."""
 

@@ -38,6 +38,10 @@ class Pair:
         self._asked: tuple[Tensor, Level] | None = None
         self._answers: dict[str, Tensor] = {}
 
+    def of(self, denoise: Denoiser) -> "Pair":
+        """The answers of another denoiser to the same questions."""
+        return Pair(denoise, list(zip(self._wanted, self._weights, strict=True)), self._unwanted)
+
     def positive(self, x: Tensor, level: Level) -> Tensor:
         """What is wanted."""
         if self._several:
@@ -90,6 +94,23 @@ def cfg(pair: Pair, scale: float) -> Guided:
     return guided
 
 
+def zero_star(pair: Pair, scale: float, prediction: Prediction = SAMPLE) -> Guided:
+    """CFG-Zero*: guidance away from the unwanted answer times the number that brings it nearest to the wanted one.
+
+    ``prediction`` is what is measured: the network's output in the paper (2503.18886, equation 10), a flow's velocity.
+    The paper's other half, first steps that stay where they are, is left to the schedule.
+    """
+    if scale in (0.0, 1.0):
+        return cfg(pair, scale)
+
+    def guided(x: Tensor, level: Level) -> Tensor:
+        wanted, unwanted = (prediction.target(x0, level.noise(x, x0), level) for x0 in pair.both(x, level))
+        nearest = unwanted * (_total(wanted * unwanted) / _total(unwanted**2).clamp(min=1e-12))
+        return prediction.x0(nearest + scale * (wanted - nearest), x, level)
+
+    return guided
+
+
 def apg(pair: Pair, scale: float, *, parallel: float = 0.0, momentum: float = -0.5, threshold: float = 15.0) -> Guided:
     """Adaptive projected guidance: CFG whose push is averaged, bounded and orthogonal to what is wanted.
 
@@ -113,7 +134,7 @@ def apg(pair: Pair, scale: float, *, parallel: float = 0.0, momentum: float = -0
 
 
 def perturbed(guided: Guided, strong: Guided, weak: Guided, scale: float) -> Guided:
-    """Add ``scale * (strong - weak)``; with a ``weak`` whose self-attention is the identity, PAG (2403.17887, eq. 15).
+    """Add ``scale * (strong - weak)``; with a ``weak`` whose self-attention is the identity, PAG (2403.17377, eq. 15).
 
     ``strong`` is what ``weak`` is a perturbation of, `Pair.positive` as a rule.
     """

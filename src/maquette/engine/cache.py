@@ -22,7 +22,7 @@ from maquette.models.flux import Flux
 from maquette.models.mmdit import MMDiT
 from maquette.models.unet import UNet
 from maquette.nn.joint import JointBlock
-from maquette.nn.network import Run
+from maquette.nn.network import Run, running
 
 MOST = 8  # things told that are remembered: words may change from step to step, and from place to place
 SLOPE = 0.5  # at 0 what was said is held, at 1 extrapolated: the picture is then several dB further from the exact one
@@ -67,12 +67,10 @@ class Pass:
 
     def __init__(self, blocks: dict[nn.Module, int], outer: int, memory: Memory, threshold: float, time: float) -> None:
         self.blocks, self.outer, self.memory = blocks, outer, memory
-        self.threshold, self.time, self.skips, self.ended = threshold, time, False, False
+        self.threshold, self.time, self.skips = threshold, time, False
 
     def run(self, inner: Run, block: nn.Module, *args: Any) -> Any:
         """Run a block by `inner`, or answer in its place."""
-        if self.ended:
-            return inner(block, *args)
         index = self.blocks[block]
         if self.skips and not self.is_outer(index):
             return self.skip(index, block, args)
@@ -170,14 +168,8 @@ def cached(denoise: Denoiser, network: Any, threshold: float, *, outer: int = 1)
         _, memory = memories[key] = memories.pop(key, (told, Memory()))  # the last asked stands last
         if len(memories) > MOST:
             del memories[next(iter(memories))]
-        walk, before = kind(blocks, outer, memory, threshold, float(level.t)), network.run
-        network.run = run = lambda block, *args: walk.run(before, block, *args)
-        try:
+        with running(network, kind(blocks, outer, memory, threshold, float(level.t)).run):
             return denoise(x, level, told)
-        finally:
-            walk.ended = True  # for streaming, where it began meanwhile: it then runs blocks by this
-            if network.run is run:
-                network.run = before
 
     return answer
 

@@ -4,7 +4,8 @@ Replacing `run` is how streaming of weights, gradient checkpointing, block cachi
 added; the networks do not know.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -40,6 +41,26 @@ class Network(nn.Module):
         """Bring an input to the device and precision of the weights; pictures become channels-last."""
         x = x.to(self.device, self.dtype)
         return x.contiguous(memory_format=torch.channels_last) if x.dim() == 4 else x
+
+
+@contextmanager
+def running(network: Network, other: Callable[..., Any]) -> Iterator[None]:
+    """Let a network run its blocks by `other(run, block, *args)` meanwhile, where `run` is how it ran them before.
+
+    What replaces `run` in that time, such as streaming where memory runs out, stays, and runs them as before then.
+    """
+    before, over = network.run, False
+
+    def run(block: nn.Module, *args: Any) -> Any:
+        return before(block, *args) if over else other(before, block, *args)
+
+    network.run = run
+    try:
+        yield
+    finally:
+        over = True
+        if network.run is run:
+            network.run = before
 
 
 def zero(module: nn.Module) -> nn.Module:

@@ -21,6 +21,7 @@ CONDITIONING = ("conditioning", "conditioning_1", "conditioning_2", "conditionin
 TEXTS = ("text", "t5xxl", "text_g", "clip_g", "text_l", "clip_l", "prompt")
 MODEL = ("model",)
 SIZES = (("width", "height"), ("empty_latent_width", "empty_latent_height"))  # of the node itself, or of loaders
+PUSHES = {"PerturbedAttentionGuidance": ("pag", ("scale",)), "FreeU_V2": ("freeu", ("b1", "b2", "s1", "s2"))}
 LOADED = ("ckpt_name", "unet_name", "model_path", "model_name")
 
 
@@ -163,9 +164,20 @@ def _read_model(graph: Graph, settings: Settings, guide: Node) -> None:
             settings.add_lora(graph.value(node, "lora_name"), graph.value(node, "strength_model"), text)
         elif node.kind == "RescaleCFG" and rescale is not None:
             settings.fields["rescale"] = float(rescale)
+        elif node.kind == "CFGZeroStar":
+            settings.fields["cfg_zero"] = True
+        elif (push := _push(graph, node)) is not None:
+            settings.fields[push[0]] = push[1]
         else:
             values = {name: value for name, value in node.inputs.items() if not isinstance(value, list | dict)}
             settings.leave(node.kind, values, "it changes the model in a way that is not here")
+
+
+def _push(graph: Graph, node: Node) -> tuple[str, dict[str, float]] | None:
+    """The field of a request that a node is, with its numbers."""
+    field, names = PUSHES.get(node.kind, ("", ()))
+    numbers = {name: float(value) for name in names if (value := number(graph.value(node, name))) is not None}
+    return (field, numbers) if names and len(numbers) == len(names) else None
 
 
 def _read_latent(graph: Graph, settings: Settings, node: Node) -> None:

@@ -4,7 +4,7 @@ Each of these wraps the one question, *what is x0?* (`maquette.diffusion`); here
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cached_property
 from typing import cast
@@ -16,16 +16,18 @@ from torch import Tensor
 from maquette.diffusion.compose import blend, by_step, handover, tiled
 from maquette.diffusion.conditioning import Conditioning
 from maquette.diffusion.denoise import Denoiser, Guided, translated
-from maquette.diffusion.guidance import Pair, cfg, during, rescaled
+from maquette.diffusion.guidance import Pair, apg, cfg, during, perturbed, rescaled, zero_star
 from maquette.diffusion.schedules import Schedule
 from maquette.engine.attention_maps import AttentionMaps
 from maquette.engine.cache import cached
 from maquette.engine.control import Control as Following
 from maquette.engine.control import Mode, controlled, open_control
+from maquette.engine.freeu import freeu
 from maquette.engine.memory import SHORT
 from maquette.engine.merge import merging
 from maquette.engine.model import Model
 from maquette.engine.open import companion
+from maquette.engine.perturb import leaving_out, looking_nowhere
 from maquette.engine.sparing import sparing
 from maquette.engine.words import find_words
 from maquette.errors import MaquetteError
@@ -106,16 +108,25 @@ class Guide:
         return Pair(self._denoise, positives, self._tell(unwanted, negative=True))
 
     def _strengthened(self, pair: Pair) -> Guided:
-        """Classifier-free guidance as strong, as long and as rescaled as the request says."""
-        request = self.request
-        guided = cfg(pair, 1.0 if self.model.family.distilled else request.guidance)
+        """Guidance of the kind, as strong, as long and as rescaled as the request says."""
+        request, scale = self.request, 1.0 if self.model.family.distilled else self.request.guidance
+        if request.apg is not None:
+            guided = apg(pair, scale, **request.apg.model_dump())
+        elif request.cfg_zero:
+            guided = zero_star(pair, scale, self.model.prediction)
+        else:
+            guided = cfg(pair, scale)
+        for worse, push, share in self._worse:
+            pushed = perturbed(guided, pair.positive, pair.of(worse).positive, push)
+            guided = self._during(pushed, guided, share)
         if request.rescale:
             guided = rescaled(guided, pair.positive, request.rescale)
-        if request.interval is not None:
-            first, last = map(self._time, request.interval)
-            # An interval shorter than a step may hold none.
-            guided = during(guided, pair.positive, first=first, last=last) if first > last else pair.positive
-        return guided
+        return guided if request.interval is None else self._during(guided, pair.positive, request.interval)
+
+    def _during(self, inside: Guided, outside: Guided, shares: tuple[float, float]) -> Guided:
+        """One answer in a part of the steps, which may be shorter than a step and hold none, another in the others."""
+        first, last = map(self._time, shares)
+        return during(inside, outside, first=first, last=last) if first > last else outside
 
     def _time(self, share: float) -> float:
         """The time at a share of the steps; after all of them no time is left, whatever the process calls its last."""
@@ -155,23 +166,49 @@ class Guide:
 
     @cached_property
     def _denoise(self) -> Denoiser:
+        return self._asked()
+
+    @cached_property
+    def _worse(self) -> list[tuple[Denoiser, float, tuple[float, float]]]:
+        """What guidance also pushes away from, how strongly, and in which part of the steps."""
+        pag, slg, network = self.request.pag, self.request.slg, self.model.network
+        found = []
+        if pag is not None:
+            nowhere = self._asked(lambda denoise: looking_nowhere(denoise, network, pag.layers))
+            found.append((nowhere, pag.scale, (0.0, 1.0)))
+        if slg is not None:
+            shorter = self._asked(lambda denoise: leaving_out(denoise, network, slg.layers))
+            found.append((shorter, slg.scale, (slg.start, slg.end)))
+        return found
+
+    def _asked(self, worse: Callable[[Denoiser], Denoiser] | None = None) -> Denoiser:
+        """The model's answers, or `worse` ones, of which nothing is cached or recorded."""
         request, factor = self.request, self.model.first_stage.vae.spec.factor
-        denoise, speed = self.model.denoiser, request.speed
+        denoise, network, speed = self.model.denoiser, self.model.network, request.speed
         if self.foreign:
             denoise = translated(denoise, self.model.process)
+        if request.freeu is not None:
+            b1, b2, s1, s2 = (getattr(request.freeu, name) for name in ("b1", "b2", "s1", "s2"))
+            denoise = freeu(denoise, network, (b1, b2), (s1, s2))
+        if worse is not None:
+            denoise = worse(denoise)
         if speed is not None and speed.merge:
-            denoise = merging(denoise, self.model.network, speed.merge)
-        if speed is not None and speed.cache:
-            denoise = cached(denoise, self.model.network, speed.cache, outer=speed.outer)
+            denoise = merging(denoise, network, speed.merge)
+        if speed is not None and speed.cache and worse is None:
+            denoise = cached(denoise, network, speed.cache, outer=speed.outer)
         if request.controls:
-            denoise = controlled(denoise, [self._follow(control) for control in request.controls])
+            denoise = controlled(denoise, self._followed)
         if request.tiles is not None and max(request.width, request.height) > request.tiles.size:
             side = request.tiles.size // factor
             denoise = tiled(denoise, (side, side), request.tiles.overlap // factor)
-        if self.attention is not None:
-            denoise = self.attention.watch(denoise, self.model.network)
+        if self.attention is not None and worse is None:
+            denoise = self.attention.watch(denoise, network)
         apart = self.attention is None
         return sparing(denoise, request.count, lambda: self.model.stream("denoiser", why=SHORT), apart=apart)
+
+    @cached_property
+    def _followed(self) -> list[Following]:
+        return [self._follow(control) for control in self.request.controls]
 
     def _follow(self, control: Control) -> Following:
         """What a control's picture says to its network, which is opened once."""

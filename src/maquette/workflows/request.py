@@ -15,19 +15,23 @@ from maquette.families.family import Defaults
 from maquette.workflows.names import nearest
 from maquette.workflows.settings import (
     MAX_SEED,
+    Apg,
     Control,
     Detail,
     Embeddings,
     Extend,
+    FreeU,
     Given,
     Hires,
     Loras,
+    Pag,
     Part,
     Refiner,
     Region,
     Seed,
     Several,
     Share,
+    SkipLayers,
     Speed,
     Strength,
     Tiles,
@@ -97,6 +101,8 @@ class Request(Part):
     (`maquette.diffusion.emulation`), `noise_delta` A1111's ENSD. `attention` records where the model looks for words.
     `mask_blur` are the pixels inside of a mask's edge over which old and new are mixed. `loras` and `embeddings` take
     the place of those that the model was opened with, for this request alone; <lora:name:0.8> in the prompt is another.
+    `apg` or `cfg_zero` (CFG-Zero*) take the place of classifier-free guidance, `pag` and `slg` are added to it at the
+    price of one answer more in each step, `freeu` changes a U-Net's answers.
     `speed` is approximate: less work for nearly the same picture.
     """
 
@@ -129,6 +135,11 @@ class Request(Part):
     speed: Speed | None = None
     rescale: Share = 0.0
     interval: Annotated[tuple[Share, Share] | None, BeforeValidator(as_tuple)] = None
+    apg: Apg | None = None
+    cfg_zero: bool = False
+    pag: Pag | None = None
+    slg: SkipLayers | None = None
+    freeu: FreeU | None = None
     clip_skip: Annotated[int, Field(ge=1, le=12)] = 1
     noise: NoiseName = "cpu"
     noise_delta: Annotated[int, Field(ge=0, le=2**31)] = 0
@@ -153,6 +164,8 @@ class Request(Part):
             raise ValueError("attention is not recorded in tiles; leave out one of them")
         if self.speed is not None and self.speed.cache and (self.attention or self.tiles is not None):
             raise ValueError("with a cache there are no tiles and no maps of attention; leave out one of them")
+        if self.apg is not None and self.cfg_zero:
+            raise ValueError("apg and cfg_zero each take the place of guidance; leave out one of them")
         if self.interval is not None and not self.interval[0] < self.interval[1]:
             raise ValueError(f"the interval {self.interval} is empty; its end must be larger than its start")
         return self

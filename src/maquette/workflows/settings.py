@@ -284,6 +284,56 @@ class Tiles(Part):
         return self
 
 
+Push = Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)]
+
+
+class Pag(Part):
+    """Perturbed-attention guidance: away from what the model says where it looks, in some `layers`, nowhere.
+
+    Without `layers`, those of a U-Net's middle, or of a transformer's second block.
+    """
+
+    scale: Push = 3.0
+    layers: Several[Name] = ()
+
+
+class SkipLayers(Part):
+    """Skip-layer guidance, for transformers: away from what the model says without some `layers`, numbered from 0.
+
+    It acts in the part of the steps from `start` to `end`. The defaults are those of SD3.5 medium.
+    """
+
+    scale: Push = 2.8
+    layers: Several[Annotated[int, Field(ge=0, le=1000)]] = (7, 8, 9)
+    start: Share = 0.0
+    end: Share = 0.2
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if not self.layers:
+            raise ValueError("leaves out nothing; give layers")
+        if not self.start < self.end:
+            raise ValueError(f"starts at {self.start:g} and ends at {self.end:g}; the end must be larger")
+        return self
+
+
+class Apg(Part):
+    """Adaptive projected guidance (`maquette.diffusion.guidance.apg`)."""
+
+    parallel: Annotated[float, Field(ge=-10, le=10, allow_inf_nan=False)] = 0.0
+    momentum: Annotated[float, Field(gt=-1, lt=1, allow_inf_nan=False)] = -0.5
+    threshold: Annotated[float, Field(gt=0, le=1e6, allow_inf_nan=False)] = 15.0
+
+
+class FreeU(Part):
+    """FreeU: features of a U-Net's way up count `b` times, low frequencies of its skips `s` times (1: widest)."""
+
+    b1: Push = 1.3
+    b2: Push = 1.4
+    s1: Push = 0.9
+    s2: Push = 0.2
+
+
 class Speed(Part):
     """Less work for nearly the same picture; what is 0 is exact.
 
