@@ -27,7 +27,8 @@ class GaussianModel:
         self.device, self.dtype = torch.device("cpu"), torch.float32
         self.process = Discrete.scaled_linear()
         defaults = {"steps": 4, "guidance": 2.0, "sampler": "ddim", "schedule": "trailing", "width": 32, "height": 16}
-        self.family = SimpleNamespace(name="gaussian", defaults=Defaults(**defaults), distilled=False, beside=())
+        self.family = SimpleNamespace(name="gaussian", defaults=Defaults(**defaults), beside=())
+        self.family.distilled = self.family.instructed = self.family.follows_picture = False
         self.first_stage = SimpleNamespace(vae=SimpleNamespace(spec=SimpleNamespace(factor=8)))
         self.added, self.lora_folder, self.opened_with = Added(), None, {}
         self.evaluations = 0

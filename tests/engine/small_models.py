@@ -144,6 +144,7 @@ SMALL = {
         Small("sd1-lcm", _sd(replace(SD1, guidance=256), SD1_TEXT)),
         Small("sdxl-lcm", _sd(replace(SDXL, guidance=256), *SDXL_TEXTS)),
         Small("sd1-inpaint", _sd(replace(SD1, in_channels=9), SD1_TEXT)),
+        Small("sd1-edit", _sd(replace(SD1, in_channels=8), SD1_TEXT)),
         Small("sd2-v", _sd(SD2, SD2_TEXT)),
         Small("sd2-inpaint", _sd(replace(SD2, in_channels=9), SD2_TEXT)),
         Small("sd2-depth", _sd(replace(SD2, in_channels=5), SD2_TEXT)),

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from small_models import LARGE, SMALL, named, original, write_clip_tokenizer, write_original, write_tokenizers
+from small_models import LARGE, SMALL, named, original, write_original, write_tokenizers
 from torch import Tensor
 
 import maquette
@@ -109,11 +109,23 @@ def test_a_folder_holds_no_moving_average_beside_its_weights(tmp_path: Path) -> 
         recognise(tmp_path / "folder", Wishes(averaged=True))
 
 
-@pytest.mark.parametrize("family", ["sd1", "sdxl"])
-def test_instruct_pix2pix_is_named_and_refused(family: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("family", "mark", "edit"),
+    [
+        ("sd1", None, "sd1-edit"),
+        ("sd2-v", None, "sd2-edit"),
+        ("sdxl", None, "sdxl-edit"),
+        ("sdxl", "edm_vpred.sigma_max", "cosxl-edit"),
+    ],
+)
+def test_models_that_are_told_how_to_change_a_picture_are_known(
+    family: str, mark: str | None, edit: str, tmp_path: Path
+) -> None:
     kind, spec, prefix, layout = SMALL[family].parts["denoiser"]
-    write_clip_tokenizer(tmp_path / "tokenizer")
     view = named(kind, replace(spec, in_channels=8), layout)
-    path = write(family, tmp_path, {prefix + name: view[name] for name in view})
-    with pytest.raises(MaquetteError, match="InstructPix2Pix's, which is not supported"):
-        recognise(path)
+    marks = {mark: torch.tensor(120.0), "edm_vpred.sigma_min": torch.tensor(0.002)} if mark else {}
+    path = write(family, tmp_path, {prefix + name: view[name] for name in view} | marks)
+    found = recognise(path).family
+    assert (found.name, found.instructed, found.follows_picture) == (edit, True, True)
+    assert found.defaults.image_guidance == 1.5
+    assert (found.beside == ("picture",)) is (edit == "cosxl-edit")

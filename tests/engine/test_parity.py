@@ -3,14 +3,18 @@
 The small models are written as original single files, opened by us, converted to folders and opened by diffusers.
 """
 
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from against_diffusers import (
     CASES,
     LAYOUTS,
     PROMPT,
+    SIDE,
+    STEPS,
     compared_tensors,
     encoding_error,
     give,
@@ -20,6 +24,11 @@ from against_diffusers import (
     paint_theirs,
     psnr,
 )
+from diffusers import StableDiffusionInstructPix2PixPipeline
+from PIL import Image
+
+from maquette.diffusion.noise import SeededNoise
+from maquette.errors import MaquetteError
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # diffusers and transformers warn of each other
 
@@ -49,6 +58,35 @@ def test_diffusers_own_loader_of_original_files_finds_the_same_tensors(name: str
     same = compared_tensors(open_folder(case, given), open_file(case, given))
     assert [name for name in same if not same[name]] == []
     assert {"vae", "text_encoder", given.denoiser} <= {name.split(".")[0] for name in same}
+
+
+@pytest.mark.parametrize("image_guidance", [1.0, 1.7])
+def test_a_picture_that_is_changed_as_it_is_told_is_diffusers(image_guidance: float, tmp_path: Path) -> None:
+    case = replace(CASES["SD 1"], family="sd1-edit", pipeline=StableDiffusionInstructPix2PixPipeline)
+    given = give(case, "original", tmp_path)
+    model, pipe = given.open(), open_folder(case, given)
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 255, (SIDE, SIDE, 3), np.uint8))
+    scales = {"guidance": case.guidance, "image_guidance": image_guidance}
+    way = {"sampler": case.sampler, "schedule": case.spacing, "steps": STEPS, "seed": 7}
+    ours = model.paint(prompt=PROMPT, negative=case.negative, image=image, **scales, **way).images[0]
+    theirs = pipe(
+        PROMPT,
+        image=image,
+        negative_prompt=case.negative,
+        guidance_scale=case.guidance,
+        image_guidance_scale=image_guidance,
+        num_inference_steps=STEPS,
+        latents=SeededNoise([7]).start(model.latent_shape(SIDE, SIDE)),
+        output_type="pt",
+    ).images
+    pixels = torch.from_numpy(np.asarray(ours) / 255.0).permute(2, 0, 1)[None]
+    assert psnr(pixels, theirs) > 50  # ours is rounded to bytes
+
+
+def test_only_a_model_that_is_told_how_takes_image_guidance(tmp_path: Path) -> None:
+    given = give(CASES["SD 1"], "original", tmp_path)
+    with pytest.raises(MaquetteError, match="is not told how to change a picture; leave out image_guidance"):
+        given.open().paint(prompt=PROMPT, image_guidance=2.0)
 
 
 @torch.no_grad()

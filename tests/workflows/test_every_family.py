@@ -77,7 +77,7 @@ def test_it_paints_and_repeats_itself(model: Model, name: str) -> None:
         pytest.skip("its positions are those of one size")
     if name == "outpaint":
         del fields["width"], fields["height"]
-    if model.family.beside and "image" not in fields and {"picture", "depth"} & set(model.family.beside):
+    if "image" not in fields and (model.family.follows_picture or "depth" in model.family.beside):
         fields |= {"image": noise(1), "strength": 1.0}
     if "depth" in model.family.beside:
         fields["depth"] = noise(2)

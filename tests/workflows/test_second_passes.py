@@ -16,7 +16,7 @@ from maquette.workflows.loop import resolve, run
 from maquette.workflows.paint import paint
 from maquette.workflows.picture import read_settings
 from maquette.workflows.reproduce import compare, request_of
-from maquette.workflows.request import CHANGED, MAX_PIXELS, REPAINTED, Request
+from maquette.workflows.request import MAX_PIXELS, REPAINTED, Request
 from maquette.workflows.settings import Picture
 
 SIZE = {"width": 64, "height": 64}
@@ -80,7 +80,7 @@ def test_the_words_of_a_variation_are_read_as_those_of_the_prompt(model: Model) 
 
 def test_how_much_is_new_is_told(model: Model) -> None:
     image, mask = scene(), Image.new("L", (64, 64), 255)
-    assert resolve(Request(image=Picture(image)), model).strength == CHANGED
+    assert resolve(Request(image=Picture(image)), model).strength == 0.75
     assert resolve(Request(image=Picture(image), mask=Picture(mask)), model).strength == REPAINTED
     assert resolve(Request.read({"image": image, "hires": {"scale": 2.0}}), model).strength is None
 

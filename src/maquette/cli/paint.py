@@ -36,10 +36,10 @@ def img2img(
     opening: Opening,
 ) -> None:
     """Repaint a picture as the words say."""
-    if strength is None:
-        from maquette.workflows.request import CHANGED
+    if strength is None and (painting.hires or painting.detail):
+        from maquette.families.family import Defaults
 
-        strength = CHANGED  # in Python one may leave it out to enlarge or detail alone
+        strength = Defaults.strength  # in Python one may leave it out to enlarge or detail alone
     _paint(painting, opening, prompt=prompt, image=image, strength=strength, depth=depth)
 
 

@@ -22,6 +22,7 @@ PLAIN = (
     "seed",
     "steps",
     "guidance",
+    "image_guidance",
     "sampler",
     "schedule",
     "count",
@@ -44,6 +45,9 @@ class Painting:
     steps: Annotated[int | None, typer.Option(help="Denoising steps. [default: the model's]")] = None
     guidance: Annotated[
         float | None, typer.Option(help="How closely to follow the words; 0 ignores them. [default: the model's]")
+    ] = None
+    image_guidance: Annotated[
+        float | None, typer.Option(help="How closely a model that is told what to change keeps to the picture.")
     ] = None
     sampler: Annotated[str | None, typer.Option(help="Such as euler or dpmpp_2m. [default: the model's]")] = None
     schedule: Annotated[str | None, typer.Option(help="Such as karras or trailing. [default: the model's]")] = None

@@ -28,7 +28,7 @@ def read_beside(
     if not wanted:
         return None
     if isinstance(picture, tuple):
-        if "picture" in wanted or "depth" in wanted:
+        if model.family.follows_picture or "depth" in wanted:
             raise MaquetteError(f"{model.name} follows a picture ({', '.join(wanted)}); give one")
         picture = torch.zeros(1, 3, *picture[::-1], device=model.device)
     picture = picture.to(model.device)
@@ -43,8 +43,9 @@ def read_beside(
         elif what == "depth":
             parts.append(_read_depth(model, depth, size))
         else:
-            kept = picture if what == "picture" else picture * (mask < 0.5)
-            parts.append(model.encode(kept.to(model.dtype)))
+            kept = picture * (mask < 0.5) if what == "masked picture" else picture
+            latent = model.encode(kept.to(model.dtype))
+            parts.append(model.family.latent.unscaled(latent) if what == "unscaled picture" else latent)
     count = max(len(part) for part in parts)
     return torch.cat([part.to(model.device).expand(count, -1, -1, -1) for part in parts], dim=1)
 

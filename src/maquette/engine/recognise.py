@@ -243,6 +243,8 @@ def _choose_family(
     """The family of a denoiser, with its prediction and process, and what decided them."""
     spec = parts["denoiser"].spec
     name, why = (wishes.family, "asked for, or named by the model") if wishes.family else says.get("family", ("", ""))
+    if not wishes.family and (edit := FAMILIES.get(f"{name}-edit")) is not None and edit.matches(spec):
+        name = edit.name  # the marks are the same
     if not name and (named := [each for each in FAMILIES.values() if is_named(each, path) and each.matches(spec)]):
         name, why = named[0].name, f"named as published: {published_name(path)}"
     if name:
@@ -254,8 +256,7 @@ def _choose_family(
         candidates = _candidates(spec, {part.kind.role for part in texts}, "vae" in parts or wishes.vae is not None)
         evidence = [Evidence("family", ", ".join(each.name for each in candidates), "the denoiser's structure")]
     if not candidates:
-        what = _unsupported(spec)
-        raise MaquetteError(f"{path}: its denoiser, {spec}, is {what or 'of no known family; give family='}")
+        raise MaquetteError(f"{path}: its denoiser, {spec}, is of no known family; give family=")
     value, why = _prediction(wishes, says, discrete=isinstance(candidates[0].process, Discrete))
     assumed = value is None and len({id(family.prediction) for family in candidates}) > 1
     if assumed and (measured := prediction_by_spread(parts["denoiser"].weights)) is not None:
@@ -289,13 +290,6 @@ def _candidates(spec: Any, roles: set[str], staged: bool) -> list[Family]:
     found = [family for family in found if spec in family.published.values()] or found
     found = [family for family in found if roles <= {reading.kind for reading in family.readings}] or found
     return [family for family in found if family.pixels is not staged] or found
-
-
-def _unsupported(spec: Any) -> str | None:
-    """What a denoiser is that cannot be opened, where its structure tells."""
-    if isinstance(spec, UNetSpec) and spec.context is not None and spec.in_channels == 2 * spec.out_channels:
-        return "InstructPix2Pix's, which is not supported; use another model"
-    return None
 
 
 def _name_of(family: Family) -> str:

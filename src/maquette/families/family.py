@@ -22,6 +22,10 @@ class Defaults:
     schedule: str
     width: int
     height: int
+    strength: float = 0.75
+    """How much is new of a whole picture that is begun with."""
+    image_guidance: float | None = None
+    """How closely an instructed model keeps to the picture that it changes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,9 +112,10 @@ class Told:
     guidance: float = 1.0
 
 
-Beside = Literal["mask", "folded mask", "masked picture", "picture", "depth"]
+Beside = Literal["mask", "folded mask", "masked picture", "picture", "unscaled picture", "depth"]
 """What a denoiser may read beside the latent: the mask at the latent's size, or with all pixels under each place as
-channels; the latent of the picture, or of the part of it that is kept; how far away things are."""
+channels; the latent of the picture, as the first stage gives it where it is unscaled, or of the part that is kept; how
+far away things are."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,6 +144,9 @@ class Family:
     """Prompts are read by A1111's grammar, in as many chunks as they need."""
     beside: tuple[Beside, ...] = ()
     """What the denoiser reads beside the latent, in this order."""
+    instructed: bool = False
+    """The words say how the picture read beside the latent is changed; guidance has a scale for each (Brooks et al.
+    2023, InstructPix2Pix)."""
     zero_empty_negative: bool = False
     """An empty negative prompt is told as zeros."""
     distilled: bool = False
@@ -153,3 +161,8 @@ class Family:
     """The half precision that holds the family's numbers."""
     prefixes: tuple[str, str] = ("model.diffusion_model.", "first_stage_model.")
     """What stands before the denoiser's and the first stage's names in original single files."""
+
+    @property
+    def follows_picture(self) -> bool:
+        """Whether all of a picture is read beside the latent."""
+        return not {"picture", "unscaled picture"}.isdisjoint(self.beside)

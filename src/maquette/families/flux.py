@@ -78,5 +78,5 @@ CONTROL = replace(
     matches=lambda spec: matches(spec, guidance=True, further=1),
     published={"FLUX.1 canny or depth": FLUX_CONTROL},
     beside=("picture",),
-    defaults=replace(DEV.defaults, steps=50, guidance=30.0),
+    defaults=replace(DEV.defaults, steps=50, guidance=30.0, strength=1.0),
 )

@@ -9,11 +9,12 @@ import torch
 from maquette.diffusion.conditioning import Conditioning
 from maquette.diffusion.prediction import EPSILON
 from maquette.diffusion.process import Discrete
-from maquette.families.family import Defaults, Encoding, Family, Reading, Told
+from maquette.families.family import Beside, Defaults, Encoding, Family, Reading, Told
 from maquette.models.published import SD1_UNET
 from maquette.models.unet import UNetSpec
 
 INPAINT_CHANNELS = 9  # latent, mask, masked picture's latent
+EDIT_CHANNELS = 8  # latent, picture's latent
 GUIDANCE_WIDTH = 256  # sinusoids of the guidance that latent consistency models were distilled for
 
 
@@ -49,6 +50,22 @@ def inpainting(base: Family, title: str, unet: UNetSpec, matches: Callable[[Any,
     )
 
 
+def instructed(
+    base: Family, title: str, unet: UNetSpec, matches: Callable[[Any, int], bool], picture: Beside = "unscaled picture"
+) -> Family:
+    """The family whose network also reads a picture, and changes it as the words say (Brooks et al. 2023)."""
+    return replace(
+        base,
+        name=f"{base.name}-edit",
+        pipeline=base.pipeline.replace("Pipeline", "InstructPix2PixPipeline"),
+        matches=lambda spec: matches(spec, EDIT_CHANNELS),
+        published={f"{title} InstructPix2Pix": replace(unet, in_channels=EDIT_CHANNELS)},
+        beside=(picture,),
+        instructed=True,
+        defaults=replace(base.defaults, strength=1.0, image_guidance=1.5),
+    )
+
+
 SD1 = Family(
     name="sd1",
     pipeline="StableDiffusionPipeline",
@@ -71,3 +88,4 @@ LCM = replace(
 )
 """Distilled to answer consistently along the way (Luo et al. 2023, 2310.04378)."""
 SD1_INPAINT = inpainting(SD1, "Stable Diffusion 1.x", SD1_UNET, matches_sd1)
+SD1_EDIT = instructed(SD1, "Stable Diffusion 1.x", SD1_UNET, matches_sd1)

@@ -9,7 +9,7 @@ from typing import Any
 
 from maquette.diffusion.prediction import EPSILON, V
 from maquette.families.family import Reading
-from maquette.families.sd1 import SD1, inpainting
+from maquette.families.sd1 import SD1, inpainting, instructed
 from maquette.models.published import SD2_UNET
 from maquette.models.unet import UNetSpec
 
@@ -45,6 +45,7 @@ SD_TURBO = replace(
     defaults=replace(SD1.defaults, steps=1, guidance=1.0, sampler="euler", schedule="trailing"),
 )
 SD2_INPAINT = inpainting(SD2, "Stable Diffusion 2", SD2_UNET, matches_sd2)
+SD2_EDIT = instructed(SD2, "Stable Diffusion 2", SD2_UNET, matches_sd2)
 SD2_DEPTH = replace(
     SD2,
     name="sd2-depth",

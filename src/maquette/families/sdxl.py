@@ -11,7 +11,7 @@ from maquette.diffusion.conditioning import Conditioning
 from maquette.diffusion.prediction import PRECONDITIONED, V
 from maquette.diffusion.process import EDM
 from maquette.families.family import Encoding, Latent, Reading, Told
-from maquette.families.sd1 import GUIDANCE_WIDTH, LCM, SD1, inpainting, with_guidance
+from maquette.families.sd1 import GUIDANCE_WIDTH, LCM, SD1, inpainting, instructed, with_guidance
 from maquette.models.published import SDXL_REFINER_UNET, SDXL_UNET, SSD_1B_UNET
 from maquette.models.unet import UNetSpec
 from maquette.nn.embed import sinusoids
@@ -80,6 +80,7 @@ SDXL = replace(
     zero_empty_negative=True,
 )
 SDXL_INPAINT = inpainting(SDXL, "SDXL", SDXL_UNET, matches_sdxl)
+SDXL_EDIT = instructed(SDXL, "SDXL", SDXL_UNET, matches_sdxl)
 SDXL_REFINER = replace(
     SDXL,
     name="sdxl-refiner",
@@ -118,6 +119,7 @@ SDXL_LCM = replace(
 )
 # SDXL's shapes, trained with EDM's noise; marks in their files or their schedulers tell them.
 COSXL = replace(SDXL, name="cosxl", by_name=True, process=EDM(sigma_max=120.0, sigma_data=1.0), prediction=V)
+COSXL_EDIT = replace(instructed(COSXL, "CosXL", SDXL_UNET, matches_sdxl, "picture"), published={})
 PLAYGROUND = replace(
     SDXL,
     name="playground-2.5",

@@ -105,11 +105,24 @@ class Guide:
         if self.attention is not None:
             for (text, _), (told, _) in zip(wanted, positives, strict=True):
                 self.attention.tell(find_words(self.model, text), told.tokens)
-        return Pair(self._denoise, positives, self._tell(unwanted, negative=True))
+        negative = self._tell(unwanted, negative=True)
+        if self.model.family.instructed:
+            return self._instructed(positives, negative)
+        return Pair(self._denoise, positives, negative)
+
+    def _instructed(self, positives: Sequence[tuple[Conditioning, float]], negative: Conditioning) -> Pair:
+        """Away from neither words nor picture, to each by a scale of its own (Brooks et al. 2023, equation 3)."""
+        request = self.request
+        assert negative.concat is not None and request.image_guidance is not None
+        blind = replace(negative, concat=torch.zeros_like(negative.concat))
+        by_words = [(told, weight * request.guidance) for told, weight in positives]
+        by_picture = request.image_guidance - sum(weight for _, weight in by_words)
+        return Pair(self._denoise, [*by_words, (negative, by_picture)], blind)
 
     def _strengthened(self, pair: Pair) -> Guided:
         """Guidance of the kind, as strong, as long and as rescaled as the request says."""
-        request, scale = self.request, 1.0 if self.model.family.distilled else self.request.guidance
+        request, family = self.request, self.model.family
+        scale = 1.0 if family.distilled or family.instructed else request.guidance  # which is told, or weighed already
         if request.apg is not None:
             guided = apg(pair, scale, **request.apg.model_dump())
         elif request.cfg_zero:

@@ -60,6 +60,7 @@ _LAST_TAG = re.compile(r" <lora:[^<>]{1,400}>\Z")
 _NUMBERS: dict[str, tuple[str, type[int] | type[float]]] = {
     "Steps": ("steps", int),
     "CFG scale": ("guidance", float),
+    "Image CFG scale": ("image_guidance", float),
     "Seed": ("seed", int),
     "Clip skip": ("clip_skip", int),
 }
@@ -107,6 +108,7 @@ def _more(request: Resolved) -> dict[str, object]:
         "Variation seed": varied.seed if varied and told else None,
         "Variation seed strength": varied.amount if varied and told else None,
         "Denoising strength": request.strength if hires is None else hires.strength,
+        "Image CFG scale": request.image_guidance,
         "Clip skip": request.clip_skip if request.clip_skip > 1 else None,
         "ENSD": request.noise_delta or None,
         "RNG": generator,

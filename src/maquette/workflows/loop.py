@@ -158,6 +158,8 @@ def resolve(request: Request, model: Model) -> Resolved:
     resolved = request.resolved(defaults).model_copy(update={"model": model.opened_as, **added})
     if resolved.depth is not None and "depth" not in model.family.beside:
         raise MaquetteError(f"{model.name} reads no depth; leave it out, or give it to a control that follows depth")
+    if resolved.image_guidance is not None and not model.family.instructed:
+        raise MaquetteError(f"{model.name} is not told how to change a picture; leave out image_guidance")
     for region in resolved.regions:
         Box(*region.box).within((resolved.width, resolved.height))
     for name, side in (("width", resolved.width), ("height", resolved.height)):

@@ -86,7 +86,7 @@ NoiseName = Annotated[str, _known(EMULATIONS)]
 ScheduleName = Annotated[str, _known(SCHEDULES)]
 
 
-CHANGED, REPAINTED = 0.75, 1.0  # how much is new of a picture, and of a part of one, unless the request says another
+REPAINTED = 1.0  # how much is new of a part of a picture, unless the request says another; of a whole: the model's
 
 
 class Request(Part):
@@ -96,8 +96,9 @@ class Request(Part):
     same arithmetic up to the rounding of the device, which may differ with the size of a batch. Sizes are pixels.
 
     `image` is what is begun with: as much of it is new as `strength` says; with a `mask` (white is repainted) or
-    `extend`, only there. `hires` and `detail` are done after that. `interval` is the part of the steps in which
-    guidance acts, `rescale` how much of its contrast is brought back. `noise` is whose random numbers are drawn
+    `extend`, only there. `hires` and `detail` are done after that. `image_guidance` is how closely a picture is kept to
+    by a model that changes it as the words say. `interval` is the part of the steps in which guidance acts, `rescale`
+    how much of its contrast is brought back. `noise` is whose random numbers are drawn
     (`maquette.diffusion.emulation`), `noise_delta` A1111's ENSD. `attention` records where the model looks for words.
     `mask_blur` are the pixels inside of a mask's edge over which old and new are mixed. `loras` and `embeddings` take
     the place of those that the model was opened with, for this request alone; <lora:name:0.8> in the prompt is another.
@@ -113,6 +114,7 @@ class Request(Part):
     count: Annotated[int, Field(ge=1, le=MAX_COUNT)] = 1
     steps: Steps | None = None
     guidance: Guidance | None = None
+    image_guidance: Guidance | None = None
     sampler: SamplerName | None = None
     schedule: ScheduleName | None = None
     width: Side | None = None
@@ -199,9 +201,11 @@ class Request(Part):
         fields = {name: value for name in Request.model_fields if (value := getattr(self, name)) is not None}
         fields.setdefault("seed", secrets.randbelow(2**32))
         if self.repainted:
-            fields.setdefault("strength", REPAINTED if self.keeps_pixels else CHANGED)
+            fields.setdefault("strength", REPAINTED if self.keeps_pixels else defaults.strength)
         for name in ("steps", "guidance", "sampler", "schedule", "width", "height"):
             fields.setdefault(name, getattr(defaults, name))
+        if defaults.image_guidance is not None:
+            fields.setdefault("image_guidance", defaults.image_guidance)
         return Resolved.read(fields)
 
 
