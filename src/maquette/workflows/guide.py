@@ -184,40 +184,40 @@ class Guide:
     @cached_property
     def _worse(self) -> list[tuple[Denoiser, float, tuple[float, float]]]:
         """What guidance also pushes away from, how strongly, and in which part of the steps."""
-        pag, slg, network = self.request.pag, self.request.slg, self.model.network
+        model, pag, slg = self.model, self.request.pag, self.request.slg
         found = []
         if pag is not None:
-            nowhere = self._asked(lambda denoise: looking_nowhere(denoise, network, pag.layers))
+            nowhere = self._asked(lambda denoise: looking_nowhere(denoise, model.network, pag.layers))
             found.append((nowhere, pag.scale, (0.0, 1.0)))
         if slg is not None:
-            shorter = self._asked(lambda denoise: leaving_out(denoise, network, slg.layers))
+            shorter = self._asked(lambda denoise: leaving_out(denoise, model.network, slg.layers))
             found.append((shorter, slg.scale, (slg.start, slg.end)))
         return found
 
     def _asked(self, worse: Callable[[Denoiser], Denoiser] | None = None) -> Denoiser:
         """The model's answers, or `worse` ones, of which nothing is cached or recorded."""
-        request, factor = self.request, self.model.first_stage.vae.spec.factor
-        denoise, network, speed = self.model.denoiser, self.model.network, request.speed
+        model, request, denoise = self.model, self.request, self.model.denoiser
+        speed, factor = request.speed, model.first_stage.vae.spec.factor
         if self.foreign:
-            denoise = translated(denoise, self.model.process)
+            denoise = translated(denoise, model.process)
         if request.freeu is not None:
             b1, b2, s1, s2 = (getattr(request.freeu, name) for name in ("b1", "b2", "s1", "s2"))
-            denoise = freeu(denoise, network, (b1, b2), (s1, s2))
+            denoise = freeu(denoise, model.network, (b1, b2), (s1, s2))
         if worse is not None:
             denoise = worse(denoise)
         if speed is not None and speed.merge:
-            denoise = merging(denoise, network, speed.merge)
+            denoise = merging(denoise, model.network, speed.merge)
         if speed is not None and speed.cache and worse is None:
-            denoise = cached(denoise, network, speed.cache, outer=speed.outer)
+            denoise = cached(denoise, model.network, speed.cache, outer=speed.outer)
         if request.controls:
             denoise = controlled(denoise, self._followed)
         if request.tiles is not None and max(request.width, request.height) > request.tiles.size:
             side = request.tiles.size // factor
             denoise = tiled(denoise, (side, side), request.tiles.overlap // factor)
         if self.attention is not None and worse is None:
-            denoise = self.attention.watch(denoise, network)
+            denoise = self.attention.watch(denoise, model.network)
         apart = self.attention is None
-        return sparing(denoise, request.count, lambda: self.model.stream("denoiser", why=SHORT), apart=apart)
+        return sparing(denoise, request.count, lambda: model.stream("denoiser", why=SHORT), apart=apart)
 
     @cached_property
     def _followed(self) -> list[Following]:
