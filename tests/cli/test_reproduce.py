@@ -29,14 +29,14 @@ def test_a_picture_of_our_own_is_identical_and_the_exit_status_0(folder: Path, c
 def test_a_picture_of_another_program_is_compared_and_the_exit_status_1(folder: Path, capsys) -> None:
     info = PngInfo()
     info.add_text(
-        "parameters", "a cat\nSteps: 3, Sampler: PLMS, Seed: 7, Size: 32x16, Model: x, RNG: CPU, Tiling: True"
+        "parameters", "a cat\nSteps: 3, Sampler: Restart, Seed: 7, Size: 32x16, Model: x, RNG: CPU, Tiling: True"
     )
     Image.new("RGB", (32, 16)).save("x.png", pnginfo=info)
     assert command.run(["reproduce", "x.png", "--model", "mini"]) == 1
     shown = capsys.readouterr()
     assert shown.out.startswith("different: no hash of the latent is told, pixels differ by at most")
     assert shown.err.splitlines() == [
-        "not taken over: Sampler 'PLMS': this method is not here",
+        "not taken over: Sampler 'Restart': this method is not here",
         "not taken over: Tiling 'True': there is no such setting here",
     ]
 

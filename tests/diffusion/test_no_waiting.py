@@ -47,7 +47,7 @@ def steps(name: str, guided: Guided) -> list[torch.device]:
 def test_no_sampler_asks_for_a_number(name: str) -> None:
     asked, rows = pair()
     assert {device.type for device in steps(name, cfg(asked, 5.0))} == {"meta"}
-    assert len(rows) <= SAMPLERS[name].evaluations * STEPS and set(rows) == {2}
+    assert len(rows) <= SAMPLERS[name].evaluations * STEPS + (name == "plms") and set(rows) == {2}
 
 
 def test_no_guidance_asks_for_a_number() -> None:

@@ -80,14 +80,14 @@ def test_evaluations_and_noise_are_as_the_entry_says(name, mixture, problem) -> 
     steps = list(sampler(name)(counted, problem["start"], made, seeds))
     entry = SAMPLERS[name]
     assert len(steps) == 7 and [step.level for step in steps] == list(made[1:])
-    # The first and the last step are of infinite length.
-    assert len(asked) == 2 + 5 * entry.evaluations
+    # The first and the last step are of infinite length; the first other one of PLMS is tried.
+    assert len(asked) == 2 + 5 * entry.evaluations + (name == "plms")
     assert all(level == family.at(level.t) for level in asked), "the network is asked off its process"
     drew = any(not torch.equal(a, b) for a, b in zip(before, seeds.state(), strict=True))
     assert drew == entry.stochastic
 
 
-@pytest.mark.parametrize("name", SAMPLERS)
+@pytest.mark.parametrize("name", [name for name in SAMPLERS if name != "plms"])  # which keeps its mean of the noise
 def test_the_last_step_to_clean_data_is_x0(name, mixture, problem) -> None:
     made = schedule("karras", Discrete.scaled_linear(), 6)
     *_, last = sampler(name)(mixture, problem["start"], made, SeededNoise(range(16)))

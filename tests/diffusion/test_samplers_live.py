@@ -28,6 +28,7 @@ from diffusers import (
     FlowMatchEulerDiscreteScheduler,
     HeunDiscreteScheduler,
     LCMScheduler,
+    PNDMScheduler,
     UniPCMultistepScheduler,
 )
 
@@ -163,6 +164,19 @@ def test_samplers_of_karras(name, scheduler, mixture, problem, recorded_noise, m
         expected = [*expected[1::2], expected[-1]]
     states = ours(name, {}, made, mixture, x * made[0].alpha, recorded_noise)
     assert_equal([state / level.alpha for state, level in zip(states, made[1:], strict=True)], expected)
+
+
+def test_plms(mixture, problem, recorded_noise, make) -> None:
+    made = schedule("leading", SD, 20)
+    theirs = make(PNDMScheduler, **BETAS, skip_prk_steps=True, steps_offset=1, set_alpha_to_one=True)
+    theirs.set_timesteps(20)
+    theirs.alphas_cumprod = torch.tensor([SD.at(float(t)).alpha ** 2 for t in range(1000)])
+    x, expected = problem["start"], []
+    for t in theirs.timesteps:
+        level = SD.at(float(t))
+        x = theirs.step(level.noise(x, mixture(x, level)), t, x).prev_sample
+        expected.append(x)
+    assert_equal(ours("plms", {}, made, mixture, problem["start"], recorded_noise), expected[1:])  # the first is tried
 
 
 @pytest.mark.parametrize("eta", [0.0, 0.5, 1.0])

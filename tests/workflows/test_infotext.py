@@ -196,6 +196,7 @@ def test_reads_everything_that_a_request_has_words_for() -> None:
         ("Sampler: Euler, Schedule type: SGM Uniform", "euler", "sgm_uniform"),
         ("Sampler: DDIM", "ddim", "leading"),
         ("Sampler: UniPC", "unipc", "leading"),
+        ("Sampler: PLMS", "plms", "leading"),
         ("Sampler: euler A", "euler_a", "linspace"),
     ],
 )
@@ -204,7 +205,7 @@ def test_samplers_and_schedules_of_every_version(told: str, sampler: str, schedu
     assert (fields["sampler"], fields["schedule"]) == (sampler, schedule)
 
 
-@pytest.mark.parametrize("name", ["DPM adaptive", "PLMS", "A Sampler Of Tomorrow"])
+@pytest.mark.parametrize("name", ["DPM adaptive", "Restart", "A Sampler Of Tomorrow"])
 def test_a_sampler_that_is_not_here_is_named_and_left_to_the_model(name: str) -> None:
     settings = read_infotext(f"a cat\nSteps: 20, Sampler: {name}, CFG scale: 7")
     assert "sampler" not in settings.fields

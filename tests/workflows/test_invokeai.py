@@ -76,13 +76,13 @@ def test_a_refiner_is_taken_over() -> None:
 
 def test_what_a_request_has_no_words_for_is_named() -> None:
     told = METADATA | {
-        **{"scheduler": "pndm", "generation_mode": "sdxl_img2img", "seamless_x": True, "loras": [], "vae": None},
+        **{"scheduler": "sa_solver", "generation_mode": "sdxl_img2img", "seamless_x": True, "loras": [], "vae": None},
         **{"positive_prompt": "a (fox)1.3 in snow++", "cfg_scale": [7.5, 8.0]},
     }
     settings = read_metadata(json.dumps(told))
     assert settings.fields.keys().isdisjoint({"sampler", "guidance"})
     assert left(settings) == {
-        **{"scheduler": "pndm", "generation_mode": "sdxl_img2img", "seamless_x": "True"},
+        **{"scheduler": "sa_solver", "generation_mode": "sdxl_img2img", "seamless_x": "True"},
         **{"prompt": "a (fox)1.3 in snow++", "cfg_scale": "[7.5, 8.0]"},
     }
 

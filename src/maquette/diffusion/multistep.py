@@ -18,7 +18,7 @@ from maquette.diffusion.denoise import Guided
 from maquette.diffusion.noise import Noise
 from maquette.diffusion.process import Level
 from maquette.diffusion.schedules import Schedule
-from maquette.diffusion.singlestep import Step, far, move
+from maquette.diffusion.singlestep import NEARLY_NOISE, Step, far, move
 
 
 @torch.no_grad()
@@ -107,6 +107,32 @@ def _adams_weights(nodes: Sequence[float], start: float, end: float, coordinate:
         weights = weights * -np.exp(-points)
     basis = (np.prod([(points - other) / (node - other) for other in nodes if other != node], axis=0) for node in nodes)
     return [float(np.sum(weights * polynomial)) for polynomial in basis]
+
+
+EQUAL_STEPS = ((1.0,), (3 / 2, -1 / 2), (23 / 12, -16 / 12, 5 / 12), (55 / 24, -59 / 24, 37 / 24, -9 / 24))
+"""Adams and Bashforth's weights of the last answers, newest first, for steps that are taken to be equal."""
+
+
+@torch.no_grad()
+def plms(guided: Guided, x: Tensor, schedule: Schedule, noise: Noise) -> Iterator[Step]:
+    """PLMS, the pseudo linear multistep of PNDM (2202.09778, equation 12), with which latent diffusion was published.
+
+    The noise that a step removes is a mean of the last four answers by fixed weights. The first step has none to look
+    back on: it is tried, and taken by the mean of the noise at both of its ends.
+    """
+    past: list[Tensor] = []  # noise, newest first
+    for level, to in pairwise(schedule):
+        x0 = guided(x, level)
+        if level.alpha < NEARLY_NOISE * level.sigma:
+            x = move(x, x0, level, to)
+        else:
+            past = [level.noise(x, x0), *past][: len(EQUAL_STEPS)]
+            mean = torch.stack([w * each for w, each in zip(EQUAL_STEPS[len(past) - 1], past, strict=True)]).sum(0)
+            if len(past) == 1 and to.sigma:
+                ahead = move(x, x0, level, to)
+                mean = (mean + to.noise(ahead, guided(ahead, to))) / 2
+            x = to.alpha / level.alpha * x + (to.sigma - to.alpha / level.alpha * level.sigma) * mean
+        yield Step(x, x0, to)
 
 
 @torch.no_grad()

@@ -17,6 +17,7 @@ dpmpp_2m_sde          the same with eta 1                          2211.01095
 dpmpp_3m_sde          `dpmpp` of order 3 with eta 1                k-diffusion
 lms                   `adams` in the ratio, order 4                k-diffusion
 deis                  `adams` in lam, order 3                      2204.13902
+plms                  `plms`                                       2202.09778, latent diffusion
 unipc                 `unipc`                                      2302.04867
 ====================  ===========================================  ======================================
 """
@@ -30,7 +31,7 @@ import torch
 from torch import Tensor
 
 from maquette.diffusion.denoise import Guided
-from maquette.diffusion.multistep import adams, dpmpp, unipc
+from maquette.diffusion.multistep import adams, dpmpp, plms, unipc
 from maquette.diffusion.noise import StartingNoise
 from maquette.diffusion.schedules import Schedule
 from maquette.diffusion.singlestep import Sampler, Step, dpmpp_sde, euler, heun, midpoint
@@ -69,7 +70,7 @@ class SamplerEntry:
 
     name: str
     run: Callable[..., Iterator[Step]]
-    evaluations: int  # of the network in a step; a step of infinite length takes one
+    evaluations: int  # of the network in a step; one of infinite length takes one, the first of PLMS two
     stochastic: bool
     options: tuple[str, ...] = ()
 
@@ -106,6 +107,7 @@ SAMPLERS = {
         SamplerEntry("dpmpp_3m_sde", partial(dpmpp, order=3, solver="heun", eta=1.0), 1, True, (*FRESH, "solver")),
         SamplerEntry("lms", adams, 1, False, ("order",)),
         SamplerEntry("deis", partial(adams, coordinate="lam", order=3), 1, False, ("order",)),
+        SamplerEntry("plms", plms, 1, False),
         SamplerEntry("unipc", unipc, 1, False, ("order", "variant")),
     )
 }
