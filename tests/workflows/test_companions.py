@@ -1,12 +1,16 @@
 """Other models that a request names: a refiner takes over where it says, and is opened once."""
 
 import sys
+import weakref
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 import maquette
 from maquette.diffusion.process import EDM, Level
+from maquette.engine.companions import Companions
 from maquette.engine.model import Model
 from maquette.errors import MaquetteError
 from maquette.workflows.grid import Axis, varied
@@ -29,7 +33,7 @@ def test_a_refiner_does_the_last_steps(base: Model, tmp_path: Path) -> None:
     refiner = maquette.open(path, dtype="float32")
     denoise = refiner.denoiser
     refiner.denoiser = lambda x, level, told: (asked.append(level.t), denoise(x, level, told))[1]
-    base.companions[str(path)] = refiner
+    base.companions.get(str(path), lambda: refiner)
     told = {"prompt": "a red apple", "seed": 1, "steps": 5, "width": 64, "height": 64, "sampler": "ddim"}
     request = Request.read({**told, "schedule": "trailing", "refiner": {"model": str(path), "at": 0.6}})
     levels = []
@@ -48,11 +52,32 @@ def test_a_refiner_of_another_process_is_told_its_own_times(base: Model, tmp_pat
     refiner.process = EDM()
     denoise = refiner.denoiser
     refiner.denoiser = lambda x, level, told: (asked.append(level.t), denoise(x, level, told))[1]
-    base.companions[str(path)] = refiner
+    base.companions.get(str(path), lambda: refiner)
     told = {"prompt": "x", "seed": 1, "steps": 5, "width": 64, "height": 64, "refiner": {"model": str(path), "at": 0.6}}
     levels: list[Level] = []
     run(paint(base, Request.read(told)), lambda step: levels.append(step.level))
     assert asked == pytest.approx([EDM().time(level.lam) for level in levels[2:4]])  # a step ends where the next begins
+
+
+@dataclass(eq=False)
+class Opened:
+    name: str
+
+
+def test_those_used_last_stay_open_and_there_is_room_before_another_is_opened() -> None:
+    companions, opened, alive, beside = Companions(2), [], weakref.WeakSet(), []
+
+    def make(name: str) -> Opened:
+        beside.append(len(alive))
+        opened.append(name)
+        made = Opened(name)
+        alive.add(made)
+        return made
+
+    for name in "abacab":
+        assert companions.get(name, partial(make, name)).name == name
+    assert opened == ["a", "b", "c", "b"], "a was used in between"
+    assert beside == [0, 1, 1, 1]
 
 
 def test_a_companion_that_is_not_there_is_named(base: Model) -> None:

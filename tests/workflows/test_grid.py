@@ -69,16 +69,27 @@ def test_what_is_no_axis_is_said_in_a_line(text: str, complaint: str) -> None:
         Axis.read(text)
 
 
-def test_models_are_compared_too(model) -> None:
-    other = type(model)()
-    other.name = other.opened_as = "other"
-    other.spread = 0.5
-    model.companions = {"other": other}
-    whole, results = loop.run(grid(model, Request(prompt="a red apple", seed=7), [Axis.read("model=gaussian,other")]))
-    assert [result.request.model for result in results] == ["gaussian", "other"]
+def test_models_are_compared_too_one_after_the_other(model, monkeypatch) -> None:
+    others, asked = {}, []
+    for name, spread in (("other", 0.5), ("third", 0.7)):
+        others[name] = type(model)()
+        others[name].name = others[name].opened_as = name
+        others[name].spread = spread
+
+    def opened(_, name: str):
+        asked.append(name)
+        return others[name]
+
+    monkeypatch.setattr("maquette.workflows.grid.companion", opened)
+    axes = [Axis.read("model=gaussian,other,third"), Axis.read("steps=2,3")]
+    whole, results = loop.run(grid(model, Request(prompt="a red apple", seed=7), axes))
+    told = [(result.request.model, result.request.steps) for result in results]
+    assert told == [(name, steps) for steps in (2, 3) for name in ("gaussian", "other", "third")]
+    assert asked == ["other", "other", "third", "third"]
     assert results[0].latent_hashes != results[1].latent_hashes
-    assert results[1].latent_hashes == loop.run(paint(other, Request(prompt="a red apple", seed=7))).latent_hashes
-    assert whole.width > 2 * 32
+    alone = loop.run(paint(others["other"], Request(prompt="a red apple", seed=7, steps=2)))
+    assert results[1].latent_hashes == alone.latent_hashes
+    assert whole.width > 3 * 32
 
 
 def test_every_cell_is_the_picture_that_its_settings_give_alone(model) -> None:

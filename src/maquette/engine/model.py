@@ -17,6 +17,7 @@ from maquette.diffusion.denoise import Denoiser, denoiser
 from maquette.diffusion.process import Process, RectifiedFlow
 from maquette.diffusion.schedules import flux_shift
 from maquette.engine.adapt import Added, Change, LoRAFile, Origin, apply, merge, open_loras, read_words
+from maquette.engine.companions import Companions
 from maquette.engine.image import to_images
 from maquette.engine.memory import SHORT, or_else
 from maquette.engine.preview import approximate, fit
@@ -82,13 +83,16 @@ class FirstStage:
         return not isinstance(self.vae, Pixels) and self.tile_from is not None and pixels > self.tile_from
 
 
+MODELS, CONTROLS = 2, 4  # that stay open beside a model
+
+
 class Model:
     """A model that paints. Latents are scaled and float32; pictures are (B, 3, H, W) in [-1, 1].
 
     `recognition` says what it is and why; `loras` which keys of its LoRAs were used; `companions` are refiners and
-    control networks that were opened to work with this one, by name. `added` are the LoRAs and learned words that it
-    was given; `lora_folder` is where requests find LoRAs by their names; `opened_as` and `opened_with` are
-    what `maquette.open` was asked for, without what changes no picture.
+    other models that work beside this one, `controls` control networks and adapters. `added` are the LoRAs and learned
+    words that it was given; `lora_folder` is where requests find LoRAs by their names; `opened_as` and `opened_with`
+    are what `maquette.open` was asked for, without what changes no picture.
     """
 
     def __init__(
@@ -111,7 +115,7 @@ class Model:
         self._origins, self._change = origins, Change(None, ())
         self.added = self._worn = Added()
         self.lora_folder: Path | None = None
-        self.companions: dict[str, Any] = {}
+        self.companions, self.controls = Companions(MODELS), Companions(CONTROLS)
 
     @property
     def device(self) -> torch.device:

@@ -130,10 +130,8 @@ def _recognised(path: Path, wishes: Wishes) -> tuple[Recognition, Family]:
 
 
 def companion(model: Model, name: str) -> Model:
-    """A model that works with another one, such as a refiner: opened once, on its device and in its precision."""
-    if name not in model.companions:
-        model.companions[name] = open(name, device=str(model.device), dtype=model.dtype)
-    opened: Model = model.companions[name]
+    """A model that works with another one, such as a refiner, on its device and in its precision."""
+    opened: Model = model.companions.get(name, lambda: open(name, device=str(model.device), dtype=model.dtype))
     return opened
 
 

@@ -196,12 +196,18 @@ def grid(model: Model, request: Request, axes: Sequence[Axis]) -> Generator[Step
     combinations = itertools.product(*(axis.values for axis in reversed(axes)))
     requests = [varied(request, axes, values[::-1], model) for values in combinations]  # all, before the first is begun
     _check_number(sum(each.count for each in requests))
-    results, names = [], {axis.name for axis in axes}
-    for each in requests:
-        other = "model" in names and each.model != model.opened_as
-        painter = companion(model, each.model) if other else model
-        results.append((yield from paint(painter, each)))
+    painted: dict[int, Result] = {}
+    for place in sorted(range(len(requests)), key=lambda place: _other_models(requests[place])):
+        each = requests[place]
+        other = any(axis.name == "model" for axis in axes) and each.model != model.opened_as
+        painted[place] = yield from paint(companion(model, each.model) if other else model, each)
+    results = [painted[place] for place in range(len(requests))]
     return sheet([_together(result.images) for result in results], axes), results
+
+
+def _other_models(request: Request) -> tuple[str, str]:
+    """What is the same of cells that are painted one after the other: what takes long to open."""
+    return request.model, "" if request.refiner is None else request.refiner.model
 
 
 def _check_number(pictures: int) -> None:

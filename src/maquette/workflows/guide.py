@@ -224,12 +224,11 @@ class Guide:
         return [self._follow(control) for control in self.request.controls]
 
     def _follow(self, control: Control) -> Following:
-        """What a control's picture says to its network, which is opened once."""
-        opened, name = self.model.companions, " with ".join(filter(None, (control.model, control.tower)))
-        if name not in opened:
-            opened[name] = open_control(control.model, self.model, tower=control.tower)
+        """What a control's picture says to its network."""
         assert control.image is not None
-        following: Following = opened[name].follow(
+        name = " with ".join(filter(None, (control.model, control.tower)))
+        opened = self.model.controls.get(name, lambda: open_control(control.model, self.model, tower=control.tower))
+        following: Following = opened.follow(
             self._pixels(control.image, control, control.preprocessor),
             scale=control.scale,
             start=control.start,
