@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 RETOLD: Mapping[str, type] = {
     **dict.fromkeys(("family", "prediction", "vae", "variant", "dtype", "storage"), str),
-    **{"averaged": bool, "text": list, "tokenizer": list},
+    **{"averaged": bool, "text": list, "tokenizer": list, "lora": list},
 }
 """What pictures tell of how their model was opened."""
 

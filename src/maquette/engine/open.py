@@ -81,9 +81,9 @@ def open(
     """
     path = find(name, variant)
     place = fastest_device() if device is None else _device(device)
-    wishes = Wishes(
-        family, prediction, variant, averaged, None if vae is None else _there(vae), tuple(map(_there, _paths(text)))
-    )
+    loras, first_stage = tuple(loras), None if vae is None else _there(vae)
+    files = tuple(Path(file).expanduser() for file, *_ in loras)
+    wishes = Wishes(family, prediction, variant, averaged, first_stage, tuple(map(_there, _paths(text))), files)
     found, its = _recognised(path, wishes)
     precision, kept = _precision(dtype, place, its), _storage(storage)
     loading = _Loading(found, place, precision, _streamed(found, stream, precision, kept, place), kept)
@@ -97,7 +97,8 @@ def open(
     model.opened_as, model.lora_folder = str(name), _folder(lora_folder)
     texts = {"text": _paths(text), "tokenizer": _paths(tokenizer)}
     asked = {"family": family, "prediction": prediction, "vae": vae, "variant": variant, "storage": storage}
-    model.opened_with = _told(**asked, **texts, averaged=averaged, dtype=dtype)
+    wider = [f"{file}:{scale!r}" for file, scale in loras] if found.widened else []
+    model.opened_with = _told(**asked, **texts, averaged=averaged, dtype=dtype, lora=wider)
     return model
 
 

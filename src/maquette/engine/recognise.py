@@ -19,6 +19,7 @@ from maquette.engine.hints import SPELLINGS, Hints, hints, prediction_by_spread
 from maquette.engine.kinds import TEXTS
 from maquette.engine.parts import Part, split
 from maquette.engine.scheduler import is_edm, read_edm, read_flow, read_scheduler
+from maquette.engine.widen import Widened, widened
 from maquette.errors import MaquetteError
 from maquette.families.family import Family, Latent
 from maquette.families.few_steps import is_named, of_model, published_name
@@ -57,6 +58,12 @@ class Recognition:
     metadata: Mapping[str, str] = field(default_factory=dict)
 
     @property
+    def widened(self) -> bool:
+        """Whether a LoRA that it was opened with lets the denoiser read more than its file does."""
+        denoiser = self.parts.get("denoiser")
+        return denoiser is not None and isinstance(denoiser.weights, Widened)
+
+    @property
     def is_folder(self) -> bool:
         return self.path.is_dir()
 
@@ -70,6 +77,7 @@ class Wishes(NamedTuple):
     averaged: bool = False
     vae: Path | None = None
     texts: tuple[Path, ...] = ()
+    loras: tuple[Path, ...] = ()
 
 
 NO_WISHES = Wishes()
@@ -108,6 +116,7 @@ def _file(path: Path, wishes: Wishes) -> Recognition:
             path=path, title=title, family=None, parts=parts, evidence=(), surplus=surplus, metadata=weights.metadata
         )
     says = dict(hints(path, weights))
+    denoiser = widened(denoiser, wishes.loras)
     parts = {"denoiser": denoiser} | ({} if first_stage is None else {"vae": first_stage})
     family, evidence = _choose_family(parts, texts, wishes, says, path)
     family, measured = _with_tensors(family, weights)
@@ -131,6 +140,7 @@ def _only(parts: list[Part], path: Path) -> Part | None:
 
 def _folder(path: Path, wishes: Wishes) -> Recognition:
     index, parts = read_json(path / INDEX), read_parts(path, wishes.variant)
+    parts["denoiser"] = widened(parts["denoiser"], wishes.loras)
     texts = [part for part in parts.values() if part.kind.role in TEXTS]
     says: dict[str, tuple[str, str]] = {}
     named = index.get(FAMILY_KEY)

@@ -96,10 +96,17 @@ def diffusers(network: FluxBody) -> Table:
 
 
 def lora_targets(network: Flux, position: int = 1) -> list[Target]:
-    """Where LoRA files may speak of the network; XLabs' speak of a single block's q, k and v, rows of ours."""
+    """Where LoRA files may speak of the network; XLabs' speak of a single block's q, k and v, rows of ours.
+
+    Black Forest Labs' own replace the norms of queries and keys.
+    """
     roots = ("transformer", "diffusion_model", "")
     kohya = ("lora_unet", "lora_transformer", "lycoris")
     found = targets(network, (original(network), diffusers(network)), roots=roots, kohya=kohya)
+    for name, source in original(network).items():
+        if source.names[0].endswith("_norm.scale"):
+            module = source.names[0].removesuffix(".scale")
+            found.append(Target(name, tuple(join(root, module) for root in roots)))
     for index in range(len(network.single_blocks)):
         both = f"single_blocks.{index}"
         qkv, proj = (tuple(join(root, both, leaf) for root in roots) for leaf in ("qkv", "proj"))

@@ -79,6 +79,14 @@ class Adapter:
         """The file's keys that change the weight."""
         return frozenset(self.parts.keys.values()) - self.bias_keys
 
+    @property
+    def inputs(self) -> int:
+        """The columns of its matrix; 0 where it has none."""
+        try:
+            return 0 if self.algebra is None else self.algebra.size(self.parts)[1]
+        except IndexError:  # a vector where a matrix belongs
+            return 0
+
     def fits(self, shape: tuple[int, ...], part: slice | None = None, *, fewer: bool = False) -> bool:
         """Whether its matrix, or that part of its rows, is that of a weight of `shape`; reads no numbers.
 
@@ -105,6 +113,8 @@ class Adapter:
             delta = _widened(whole.reshape(len(whole), -1)[rows], weight.shape) * self._scale()
             if _NORMS & self.parts.keys.keys():
                 delta = self._renormed(weight + delta, rows, len(whole)) - weight
+            if "whole" in self.parts:
+                delta = delta - weight
         except (RuntimeError, IndexError) as error:
             raise self._error("has parts that do not fit together; use another file") from error
         if not delta.isfinite().all():
@@ -243,6 +253,12 @@ ALGEBRAS = (
         lambda parts: _matrix(parts.shape("diff")),
         lambda parts: None,
         lambda parts: parts["diff"],
+    ),
+    Algebra(  # what takes the weight's place
+        frozenset({"whole"}),
+        lambda parts: _matrix(parts.shape("whole")),
+        lambda parts: None,
+        lambda parts: parts["whole"],
     ),
 )
 

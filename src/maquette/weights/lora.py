@@ -42,6 +42,7 @@ _ENDINGS: Mapping[str, str] = {
 _PEFT_ROOT = "base_model.model."
 _PEFT_CONFIG = "adapter_config.json"
 _XLABS = re.compile(r"(double_blocks\.\d+)\.processor\.(qkv|proj)_lora([12])\.(down|up)\.weight")
+_NORMS = (".query_norm.scale", ".key_norm.scale")  # of FLUX.1, which its own LoRAs replace
 MISFITS = 0.1  # of the modules may be of another shape and left out; with more it is of another model (SD 1 on SD 2)
 FIRST = ("conv_in.weight", "patch_embed.weight")
 """The layers that read the latent; models that read more beside it, behind it, have more inputs there."""
@@ -94,6 +95,8 @@ def split_key(key: str) -> tuple[str, str] | None:
     if xlabs := _XLABS.search(key):
         block, layer, stream, part = xlabs.groups()
         return f"{key[: xlabs.start()]}{block}.{'img' if stream == '1' else 'txt'}_attn.{layer}", part
+    if key.endswith(_NORMS):
+        return key.removesuffix(".scale"), "whole"
     ending = next((ending for ending in _ENDINGS if key.endswith(ending)), None)
     if ending is None:
         return None
@@ -260,6 +263,7 @@ def with_lora(base: Weights, loras: Sequence[LoRA], targets: Iterable[Target]) -
             if found is None or target.name not in base:
                 continue
             if misfit := _misfit(base, target, found):
+                _check_inputs(base, target, found)
                 misfits.append(misfit)
                 continue
             edit = _Edit(found, lora.scale_of(target.name), target)
@@ -290,6 +294,15 @@ def _misfit(base: Weights, target: Target, found: Adapter) -> str | None:
     if found.fits((rows, *shape[1:]), target.part, fewer=fewer):
         return None
     return f"module {found.module!r} does not fit {target.name!r} of shape {(rows, *shape[1:])}"
+
+
+def _check_inputs(base: Weights, target: Target, found: Adapter) -> None:
+    """Refuse a LoRA that lets a transformer read more beside the latent than the model that is open does."""
+    if target.name.rpartition(":")[2] == FIRST[1] and found.inputs > math.prod(base.shape(target.name)[1:]):
+        raise MaquetteError(
+            f"{found.source}: lets the model read a picture beside the latent; open the model with it "
+            "(--lora, or loras= of maquette.open) instead of naming it in a request"
+        )
 
 
 def _report(lora: LoRA, used: set[str], targets: Sequence[Target], misfits: Sequence[str]) -> Report:
