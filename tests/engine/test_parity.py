@@ -83,10 +83,36 @@ def test_a_picture_that_is_changed_as_it_is_told_is_diffusers(image_guidance: fl
     assert psnr(pixels, theirs) > 50  # ours is rounded to bytes
 
 
+def test_a_distilled_model_led_away_from_words_is_diffusers(tmp_path: Path) -> None:
+    case = CASES["FLUX.1 dev"]
+    given = give(case, "original", tmp_path)
+    model, pipe = given.open(), open_folder(case, given)
+    way = {"sampler": case.sampler, "schedule": case.spacing, "steps": STEPS, "width": SIDE, "height": SIDE}
+    told = {"prompt": PROMPT, "negative": "rain", "guidance": case.guidance, "seed": 7}
+    ours = model.paint(**told, true_guidance=3.0, **way).images[0]
+    latents = SeededNoise([7]).start(model.latent_shape(SIDE, SIDE))
+    theirs = pipe(
+        PROMPT,
+        negative_prompt="rain",
+        true_cfg_scale=3.0,
+        guidance_scale=case.guidance,
+        num_inference_steps=STEPS,
+        **{"width": SIDE, "height": SIDE, "output_type": "pt"},
+        latents=pipe._pack_latents(latents, *latents.shape),
+        max_sequence_length=model.encoders[1].tokenizer.length,
+    ).images
+    pixels = torch.from_numpy(np.asarray(ours) / 255.0).permute(2, 0, 1)[None]
+    assert psnr(pixels, theirs) > 50  # ours is rounded to bytes
+    without = model.paint(**told, **way).images[0]
+    assert np.abs(np.asarray(without, int) - np.asarray(ours, int)).max() > 1
+
+
 def test_only_a_model_that_is_told_how_takes_image_guidance(tmp_path: Path) -> None:
     given = give(CASES["SD 1"], "original", tmp_path)
     with pytest.raises(MaquetteError, match="is not told how to change a picture; leave out image_guidance"):
         given.open().paint(prompt=PROMPT, image_guidance=2.0)
+    with pytest.raises(MaquetteError, match="was not distilled for its guidance; give guidance"):
+        given.open().paint(prompt=PROMPT, true_guidance=2.0)
 
 
 @torch.no_grad()

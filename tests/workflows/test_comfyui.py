@@ -125,6 +125,11 @@ def test_custom_sampling_as_for_flux() -> None:
         **{"sampler": "euler", "schedule": "simple", "width": 1024, "height": 1024, "model": "flux1-dev.safetensors"},
     }
     assert left(settings) == {"VAE": "ae.safetensors"}
+    graph["22"] = node("CFGGuider", cfg=2.0, model=["12", 0], positive=["26", 0], negative=["6", 0])
+    assert {name: read(graph).fields[name] for name in ("guidance", "true_guidance")} == {
+        "guidance": 3.5,
+        "true_guidance": 2.0,
+    }
 
 
 def test_the_older_custom_sampler_and_nodes_that_make_one_thing() -> None:

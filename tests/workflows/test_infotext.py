@@ -239,6 +239,9 @@ def test_a_second_pass_to_one_side_or_to_another_shape(size: str, scale: float |
 def test_forge_tells_a_distilled_model_its_guidance() -> None:
     settings = read_infotext("a cat\nSteps: 20, Sampler: Euler, CFG scale: 1, Distilled CFG Scale: 3.5")
     assert (settings.fields["guidance"], settings.untranslated) == (3.5, [])
+    assert "true_guidance" not in settings.fields
+    settings = read_infotext("a cat\nSteps: 20, Sampler: Euler, CFG scale: 2, Distilled CFG Scale: 3.5")
+    assert (settings.fields["guidance"], settings.fields["true_guidance"]) == (3.5, 2.0)
 
 
 def test_what_extensions_append_does_not_hide_the_settings() -> None:

@@ -23,6 +23,7 @@ PLAIN = (
     "steps",
     "guidance",
     "image_guidance",
+    "true_guidance",
     "sampler",
     "schedule",
     "count",
@@ -49,6 +50,9 @@ class Painting:
     image_guidance: Annotated[
         float | None, typer.Option(help="How closely a model that is told what to change keeps to the picture.")
     ] = None
+    true_guidance: Annotated[
+        float, typer.Option(help="Also away from --negative, with models that are told their guidance, such as FLUX.1.")
+    ] = 1.0
     sampler: Annotated[str | None, typer.Option(help="Such as euler or dpmpp_2m. [default: the model's]")] = None
     schedule: Annotated[str | None, typer.Option(help="Such as karras or trailing. [default: the model's]")] = None
     size: Annotated[

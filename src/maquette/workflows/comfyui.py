@@ -128,6 +128,8 @@ def _read_words(graph: Graph, settings: Settings, guide: Node) -> None:
 def _read_encoder(graph: Graph, settings: Settings, reached: list[Node]) -> None:
     for node in reached:
         if (strength := number(graph.value(node, "guidance"))) is not None:
+            if (true := settings.fields.get("guidance", 1.0)) > 1.0:
+                settings.fields["true_guidance"] = true
             settings.fields["guidance"] = float(strength)
         last = graph.find(node, ("clip",), lambda at: "stop_at_clip_layer" in at.inputs)[0]
         if (layer := number(graph.value(last, "stop_at_clip_layer"))) is not None:

@@ -122,7 +122,9 @@ class Guide:
     def _strengthened(self, pair: Pair) -> Guided:
         """Guidance of the kind, as strong, as long and as rescaled as the request says."""
         request, family = self.request, self.model.family
-        scale = 1.0 if family.distilled or family.instructed else request.guidance  # which is told, or weighed already
+        scale = request.true_guidance if family.distilled else request.guidance
+        if family.instructed:
+            scale = 1.0  # both scales are in the pair
         if request.apg is not None:
             guided = apg(pair, scale, **request.apg.model_dump())
         elif request.cfg_zero:

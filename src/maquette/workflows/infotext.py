@@ -84,7 +84,8 @@ def write_infotext(request: Resolved, model_hash: str, hashes: Mapping[str, str]
         "Steps": request.steps,
         "Sampler": SAMPLER_LABELS.get(request.sampler, request.sampler),
         "Schedule type": SCHEDULE_LABELS.get(request.schedule, request.schedule),
-        "CFG scale": request.guidance,
+        "CFG scale": request.guidance if request.true_guidance == 1.0 else request.true_guidance,
+        "Distilled CFG Scale": None if request.true_guidance == 1.0 else request.guidance,
         "Seed": request.seed,
         "Size": f"{request.width}x{request.height}",
         "Model hash": model_hash[:10],
@@ -244,6 +245,8 @@ def _read_theirs(settings: Settings, told: Mapping[str, str]) -> None:
     if loras:
         settings.fields["loras"] = loras
     if "Distilled CFG Scale" in told:  # Forge, with models that are told their guidance
+        if (true := settings.fields.get("guidance", 1.0)) > 1.0:
+            settings.fields["true_guidance"] = true
         settings.fields["guidance"] = float(told["Distilled CFG Scale"])
     _read_sampler(settings, told)
     settings.noise = "a1111-cpu" if told.get("RNG") == "CPU" else "a1111-nv"  # where nothing is said: from the GPU

@@ -160,6 +160,8 @@ def resolve(request: Request, model: Model) -> Resolved:
         raise MaquetteError(f"{model.name} reads no depth; leave it out, or give it to a control that follows depth")
     if resolved.image_guidance is not None and not model.family.instructed:
         raise MaquetteError(f"{model.name} is not told how to change a picture; leave out image_guidance")
+    if resolved.true_guidance != 1.0 and not model.family.distilled:
+        raise MaquetteError(f"{model.name} was not distilled for its guidance; give guidance instead of true_guidance")
     for region in resolved.regions:
         Box(*region.box).within((resolved.width, resolved.height))
     for name, side in (("width", resolved.width), ("height", resolved.height)):

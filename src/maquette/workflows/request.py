@@ -97,8 +97,9 @@ class Request(Part):
 
     `image` is what is begun with: as much of it is new as `strength` says; with a `mask` (white is repainted) or
     `extend`, only there. `hires` and `detail` are done after that. `image_guidance` is how closely a picture is kept to
-    by a model that changes it as the words say. `interval` is the part of the steps in which guidance acts, `rescale`
-    how much of its contrast is brought back. `noise` is whose random numbers are drawn
+    by a model that changes it as the words say, `true_guidance` classifier-free guidance beside that which a model was
+    distilled for: only with it is the negative prompt read. `interval` is the part of the steps in which guidance acts,
+    `rescale` how much of its contrast is brought back. `noise` is whose random numbers are drawn
     (`maquette.diffusion.emulation`), `noise_delta` A1111's ENSD. `attention` records where the model looks for words.
     `mask_blur` are the pixels inside of a mask's edge over which old and new are mixed. `loras` and `embeddings` take
     the place of those that the model was opened with, for this request alone; <lora:name:0.8> in the prompt is another.
@@ -115,6 +116,7 @@ class Request(Part):
     steps: Steps | None = None
     guidance: Guidance | None = None
     image_guidance: Guidance | None = None
+    true_guidance: Annotated[float, Field(ge=1, le=100, allow_inf_nan=False)] = 1.0
     sampler: SamplerName | None = None
     schedule: ScheduleName | None = None
     width: Side | None = None
