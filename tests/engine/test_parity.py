@@ -109,8 +109,12 @@ def test_a_distilled_model_led_away_from_words_is_diffusers(tmp_path: Path) -> N
 
 def test_only_a_model_that_is_told_how_takes_image_guidance(tmp_path: Path) -> None:
     given = give(CASES["SD 1"], "original", tmp_path)
-    with pytest.raises(MaquetteError, match="is not told how to change a picture; leave out image_guidance"):
-        given.open().paint(prompt=PROMPT, image_guidance=2.0)
+    told = {"prompt": PROMPT, "steps": 1, "seed": 7, "width": SIDE, "height": SIDE}
+    model = given.open()
+    with pytest.warns(UserWarning, match="is not told how to change a picture; image_guidance is not used"):
+        found = model.paint(**told, image_guidance=2.0)
+    assert found.request.image_guidance is None
+    assert found.latent_hashes == model.paint(**told).latent_hashes
     with pytest.raises(MaquetteError, match="was not distilled for its guidance; give guidance"):
         given.open().paint(prompt=PROMPT, true_guidance=2.0)
 

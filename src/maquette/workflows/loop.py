@@ -4,6 +4,7 @@ A workflow yields each `Step` of its samplers and returns a `Result`; one workfl
 """
 
 import math
+import warnings
 from collections.abc import Callable, Generator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field, replace
@@ -158,8 +159,9 @@ def resolve(request: Request, model: Model) -> Resolved:
     resolved = request.resolved(defaults).model_copy(update={"model": model.opened_as, **added})
     if resolved.depth is not None and "depth" not in model.family.beside:
         raise MaquetteError(f"{model.name} reads no depth; leave it out, or give it to a control that follows depth")
-    if resolved.image_guidance is not None and not model.family.instructed:
-        raise MaquetteError(f"{model.name} is not told how to change a picture; leave out image_guidance")
+    if resolved.image_guidance is not None and not model.family.instructed:  # A1111 once wrote it for every model
+        warnings.warn(f"{model.name} is not told how to change a picture; image_guidance is not used", stacklevel=2)
+        resolved = resolved.model_copy(update={"image_guidance": None})
     if resolved.true_guidance != 1.0 and not model.family.distilled:
         raise MaquetteError(f"{model.name} was not distilled for its guidance; give guidance instead of true_guidance")
     for region in resolved.regions:
