@@ -47,6 +47,11 @@ def test_an_option_is_read(options: dict, fields: dict) -> None:
     Request.read({**fields, **image})
 
 
+def test_a_region_is_a_box_or_a_mask() -> None:
+    assert told(region=["0,0,8,8=a cat"])["regions"] == ({"box": "0,0,8,8", "prompt": "a cat"},)
+    assert told(region=["10x8+0+0=a cat", "sky.png=blue"])["regions"][1] == {"mask": "sky.png", "prompt": "blue"}
+
+
 def test_controls_take_their_further_options_in_turn(tmp_path: Path) -> None:
     edges = tmp_path / "a:1.png"
     Image.new("RGB", (8, 8)).save(edges)

@@ -78,6 +78,41 @@ def test_the_words_of_a_variation_are_read_as_those_of_the_prompt(model: Model) 
         painted("a AND b")
 
 
+def test_a_region_may_be_what_is_white_in_a_mask(model: Model, tmp_path: Path) -> None:
+    mask, path = Image.new("L", (128, 128)), tmp_path / "mask.png"
+    mask.paste(255, (64, 0, 128, 128))
+    mask.save(path)
+    told = {"prompt": "apple", "seed": 7, **SIZE}
+
+    def painted(*regions: dict) -> list[str]:
+        return run(paint(model, Request.read({**told, "regions": regions}))).latent_hashes
+
+    by_mask = painted({"prompt": "pear", "mask": str(path)})
+    assert by_mask == painted({"prompt": "pear", "box": (32, 0, 64, 64), "feather": 0})
+    assert by_mask != painted()
+    larger = Request.read({**told, "regions": [{"prompt": "pear", "mask": str(path)}], "hires": {"scale": 1.5}})
+    assert run(paint(model, larger)).images[0].size == (96, 96)
+
+
+@pytest.mark.parametrize(
+    ("region", "complaint"),
+    [
+        ({"prompt": "x"}, "needs a box or a mask"),
+        ({"prompt": "x", "box": (0, 0, 8, 8), "mask": "mask.png"}, "needs a box or a mask, and not both"),
+        ({"prompt": "x", "mask": "wide.png"}, "their shapes differ"),
+        ({"prompt": "x", "mask": "black.png"}, "is empty"),
+    ],
+)
+def test_a_region_that_lies_nowhere_is_refused(
+    region: dict, complaint: str, model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name, size, colour in (("mask", (64, 64), 255), ("wide", (64, 32), 255), ("black", (64, 64), 0)):
+        Image.new("L", size, colour).save(f"{name}.png")
+    with pytest.raises(MaquetteError, match=complaint):
+        resolve(Request.read({"regions": [region], **SIZE}), model)
+
+
 def test_how_much_is_new_is_told(model: Model) -> None:
     image, mask = scene(), Image.new("L", (64, 64), 255)
     assert resolve(Request(image=Picture(image)), model).strength == 0.75

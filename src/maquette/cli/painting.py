@@ -15,6 +15,7 @@ from maquette.cli.guidance import GUIDANCE
 from maquette.cli.opening import Opening, open_from_options
 from maquette.errors import MaquetteError
 
+BOX = re.compile(r"[\d\s,x+]+")
 OUTPUTS = Path("outputs")  # where pictures go that no name was given for
 Several = list[str] | None
 PLAIN = (
@@ -73,7 +74,7 @@ class Painting:
         str | None,
         typer.Option(metavar="SEED|WORDS:AMOUNT", help="Go towards another seed's, or other words', picture."),
     ] = None
-    region: Annotated[Several, typer.Option(metavar="BOX=WORDS", help="Words for a part of the picture.")] = None
+    region: Annotated[Several, typer.Option(metavar="BOX|MASK=WORDS", help="Words for a part of the picture.")] = None
     control: Annotated[
         Several, typer.Option(metavar=FORM, help="A control network or adapter and its picture, or the one begun with.")
     ] = None
@@ -155,7 +156,7 @@ def _read_hires(text: str) -> Mapping[str, Any]:
 
 def read_detail(told: Sequence[str]) -> Mapping[str, Any]:
     """Boxes, and at most one finder."""
-    boxes = tuple(each for each in told if re.fullmatch(r"[\d\s,x+]+", each))
+    boxes = tuple(filter(BOX.fullmatch, told))
     finders = [each for each in told if each not in boxes]
     if len(finders) > 1:
         raise MaquetteError(f"--detail takes one finder beside boxes, got {' and '.join(finders)}")
@@ -169,8 +170,8 @@ def _read_variation(text: str) -> Mapping[str, Any]:
 
 
 def _read_regions(told: Sequence[str]) -> tuple[Mapping[str, Any], ...]:
-    pairs = (split_pair("--region", each, "BOX=WORDS") for each in told)
-    return tuple({"box": box, "prompt": words} for box, words in pairs)
+    pairs = (split_pair("--region", each, "BOX=WORDS or MASK=WORDS") for each in told)
+    return tuple({"box" if BOX.fullmatch(place) else "mask": place, "prompt": words} for place, words in pairs)
 
 
 def _read_refiner(text: str) -> Mapping[str, Any]:

@@ -9,8 +9,10 @@ from dataclasses import replace
 from functools import cached_property
 from typing import cast
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from torch import Tensor
 
 from maquette.diffusion.compose import blend, by_step, handover, tiled
@@ -33,7 +35,7 @@ from maquette.engine.words import find_words
 from maquette.errors import MaquetteError
 from maquette.text.script import by_step as read_by_step
 from maquette.text.script import split_together
-from maquette.workflows.canvas import Fit, fit, to_pixels
+from maquette.workflows.canvas import Fit, fit, read_mask, to_pixels
 from maquette.workflows.preprocessors import preprocess
 from maquette.workflows.request import Resolved
 from maquette.workflows.settings import Control, Picture, Region
@@ -247,17 +249,15 @@ class Guide:
         return (to_pixels([image if preprocessor is None else preprocess(preprocessor, image)]) + 1) / 2
 
     def _mask(self, region: Region) -> Tensor:
-        """A region's weight at every place of the latent: full inside its box, falling off beyond it."""
-        rows, columns = self.request.height, self.request.width
-        left, top, right, bottom = region.box
-        y, x = torch.arange(rows) + 0.5, torch.arange(columns) + 0.5
-        beyond = [
-            torch.maximum(low - place, place - high).clamp(min=0)
-            for low, place, high in ((top, y, bottom), (left, x, right))
-        ]
-        reach = region.feather or 1e-6
-        mask = (1 - beyond[0][:, None] / reach).clamp(min=0) * (1 - beyond[1][None] / reach).clamp(min=0)
-        size = self.model.latent_shape(columns, rows)[1:]
+        """A region's weight at every place of the latent."""
+        width, height = self.request.width, self.request.height
+        if region.mask is not None:
+            white = read_mask(region.mask.image, region.mask.image.size).resize((width, height), Image.Resampling.BOX)
+            mask = torch.from_numpy(np.asarray(white, np.float32) / 255)
+        else:
+            assert region.box is not None
+            mask = _inside(region.box, width, height, region.feather)
+        size = self.model.latent_shape(width, height)[1:]
         return region.weight * F.interpolate(mask[None, None], size, mode="area").to(self.model.device)
 
     def _refined(self) -> Guided:
@@ -267,3 +267,15 @@ class Guide:
         return Guide(
             refiner, plain, self.levels, walked=self.walked, foreign=refiner.process != self.model.process
         ).guided()
+
+
+def _inside(box: Sequence[int], width: int, height: int, feather: int) -> Tensor:
+    """1 inside of a box, falling to 0 over so many pixels beyond it, (height, width)."""
+    left, top, right, bottom = box
+    y, x = torch.arange(height) + 0.5, torch.arange(width) + 0.5
+    beyond = [
+        torch.maximum(low - place, place - high).clamp(min=0)
+        for low, place, high in ((top, y, bottom), (left, x, right))
+    ]
+    reach = feather or 1e-6
+    return (1 - beyond[0][:, None] / reach).clamp(min=0) * (1 - beyond[1][None] / reach).clamp(min=0)

@@ -31,7 +31,7 @@ def enlarged(request: Resolved, multiple: int) -> Resolved:
 
 def _enlarged(region: Region, scales: tuple[float, float], steps: int) -> Region:
     """The same part of the larger picture."""
-    box = tuple(round(side * scale) for side, scale in zip(region.box, scales * 2, strict=True))
+    box = region.box and tuple(round(side * scale) for side, scale in zip(region.box, scales * 2, strict=True))
     words, feather = second_pass(region.prompt, steps), round(region.feather * max(scales))
     return region.model_copy(update={"box": box, "prompt": words, "feather": feather})
 

@@ -27,6 +27,7 @@ from maquette.engine.image import to_images
 from maquette.engine.model import Model
 from maquette.errors import MaquetteError
 from maquette.families.few_steps import of_loras
+from maquette.workflows.canvas import read_mask
 from maquette.workflows.guide import Guide
 from maquette.workflows.loras import resolve_added
 from maquette.workflows.overlay import sheet
@@ -165,7 +166,10 @@ def resolve(request: Request, model: Model) -> Resolved:
     if resolved.true_guidance != 1.0 and not model.family.distilled:
         raise MaquetteError(f"{model.name} was not distilled for its guidance; give guidance instead of true_guidance")
     for region in resolved.regions:
-        Box(*region.box).within((resolved.width, resolved.height))
+        if region.box is not None:
+            Box(*region.box).within((resolved.width, resolved.height))
+        if region.mask is not None:
+            read_mask(region.mask.image, (resolved.width, resolved.height))
     for name, side in (("width", resolved.width), ("height", resolved.height)):
         if side % model.multiple:
             near = nearest_multiple(side, model.multiple)

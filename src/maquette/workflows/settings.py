@@ -184,12 +184,19 @@ class Variation(Part):
 
 
 class Region(Part):
-    """Words for a part of the picture; the request's own words hold everywhere."""
+    """Words for a part of the picture, a box or what is white in a mask; the request's own words hold everywhere."""
 
     prompt: Words
-    box: Edges
+    box: Edges | None = None
+    mask: Given | None = None
     weight: Annotated[float, Field(gt=0, le=100, allow_inf_nan=False)] = 4.0
     feather: Annotated[int, Field(ge=0, le=512)] = 8
+
+    @model_validator(mode="after")
+    def _check_place(self) -> Self:
+        if (self.box is None) == (self.mask is None):
+            raise ValueError("needs a box or a mask, and not both")
+        return self
 
 
 class Control(Part):
