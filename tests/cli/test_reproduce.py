@@ -70,7 +70,14 @@ def test_the_model_is_opened_as_it_was(folder: Path, model, monkeypatch) -> None
 
 
 def test_a_strangers_picture_cannot_say_anything_else(folder: Path, model, monkeypatch) -> None:
-    model.opened_with = {"vae": 5, "text": [1], "device": "cuda", "lora": ["x"], "averaged": "yes", "stream": True}
+    model.opened_with = {
+        "vae": 5,
+        "text": [1],
+        "device": "cuda",
+        "embedding": ["x=y"],
+        "averaged": "yes",
+        "stream": True,
+    }
     assert command.run(["txt2img", "a red apple", "--seed", "7", "--out", "x.png"]) == 0
     asked: list[dict] = []
     monkeypatch.setitem(vars(maquette), "open", lambda name, **how: (asked.append(how), model)[1])

@@ -87,7 +87,7 @@ def test_evaluations_and_noise_are_as_the_entry_says(name, mixture, problem) -> 
     assert drew == entry.stochastic
 
 
-@pytest.mark.parametrize("name", [name for name in SAMPLERS if name != "plms"])  # which keeps its mean of the noise
+@pytest.mark.parametrize("name", SAMPLERS)
 def test_the_last_step_to_clean_data_is_x0(name, mixture, problem) -> None:
     made = schedule("karras", Discrete.scaled_linear(), 6)
     *_, last = sampler(name)(mixture, problem["start"], made, SeededNoise(range(16)))

@@ -9,6 +9,7 @@ reference                 why, and how far
 LCMScheduler              mixes a share of x into x0, 4e-8 of it at the lowest time here, 259: 1e-6
 UniPC from pure noise     corrects the first step, of infinite length; ours, first order, does not: from below only
 DEIS from pure noise      is NaN, as is its step to sigma 0: compared between them
+PNDM's last step          takes a mean of the noise to alpha 1 as well; ours gives x0: compared up to there
 ========================  =======================================================================================
 """
 
@@ -176,7 +177,8 @@ def test_plms(mixture, problem, recorded_noise, make) -> None:
         level = SD.at(float(t))
         x = theirs.step(level.noise(x, mixture(x, level)), t, x).prev_sample
         expected.append(x)
-    assert_equal(ours("plms", {}, made, mixture, problem["start"], recorded_noise), expected[1:])  # the first is tried
+    found = ours("plms", {}, made, mixture, problem["start"], recorded_noise)
+    assert_equal(found[:-1], expected[1:-1])  # the first is tried
 
 
 @pytest.mark.parametrize("eta", [0.0, 0.5, 1.0])

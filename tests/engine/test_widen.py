@@ -14,6 +14,7 @@ import maquette
 from maquette.cli import main as command
 from maquette.engine.convert import convert
 from maquette.engine.recognise import recognise
+from maquette.engine.report import describe_file
 from maquette.errors import MaquetteError
 from maquette.weights.safetensors_file import write_safetensors
 from maquette.weights.view import InMemory, union
@@ -89,6 +90,17 @@ def test_a_plain_model_is_not_widened_for_a_request(tmp_path: Path) -> None:
         model.txt2img(**TOLD, loras=[str(lora)])
     plain = model.txt2img(**TOLD).latent_hashes
     assert plain == maquette.open(tmp_path / "flux-dev.safetensors", device="cpu").txt2img(**TOLD).latent_hashes
+
+
+def test_a_whole_model_is_no_lora(tmp_path: Path) -> None:
+    path = write_original("flux-dev", tmp_path)
+    assert describe_file(path)["family"] == "flux-dev"
+    denoiser = tmp_path / "denoiser.safetensors"
+    view = original(SMALL["flux-dev"], only=("denoiser",))
+    write_safetensors(denoiser, InMemory({name.removeprefix(PREFIX): view[name] for name in view}))
+    assert describe_file(denoiser)["family"] == "flux-dev"
+    with pytest.raises(MaquetteError, match="holds no LoRA"):
+        maquette.open(path, device="cpu", loras=[(denoiser, 1.0)])
 
 
 def test_its_picture_is_painted_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:

@@ -18,7 +18,7 @@ from maquette.diffusion.denoise import Guided
 from maquette.diffusion.noise import Noise
 from maquette.diffusion.process import Level
 from maquette.diffusion.schedules import Schedule
-from maquette.diffusion.singlestep import NEARLY_NOISE, Step, far, move
+from maquette.diffusion.singlestep import Step, far, move
 
 
 @torch.no_grad()
@@ -123,12 +123,12 @@ def plms(guided: Guided, x: Tensor, schedule: Schedule, noise: Noise) -> Iterato
     past: list[Tensor] = []  # noise, newest first
     for level, to in pairwise(schedule):
         x0 = guided(x, level)
-        if level.alpha < NEARLY_NOISE * level.sigma:
+        if far(level, to):
             x = move(x, x0, level, to)
         else:
             past = [level.noise(x, x0), *past][: len(EQUAL_STEPS)]
             mean = torch.stack([w * each for w, each in zip(EQUAL_STEPS[len(past) - 1], past, strict=True)]).sum(0)
-            if len(past) == 1 and to.sigma:
+            if len(past) == 1:
                 ahead = move(x, x0, level, to)
                 mean = (mean + to.noise(ahead, guided(ahead, to))) / 2
             x = to.alpha / level.alpha * x + (to.sigma - to.alpha / level.alpha * level.sigma) * mean

@@ -11,7 +11,7 @@ from maquette.engine.adapt import LoRAFile, Origin, merge, open_loras
 from maquette.engine.parts import Part
 from maquette.engine.recognise import NO_WISHES, Recognition, Wishes, recognise
 from maquette.errors import MaquetteError
-from maquette.weights.lora import read_lora, split_key
+from maquette.weights.lora import holds_lora, read_lora
 from maquette.weights.open_file import open_weights
 from maquette.weights.view import Weights
 
@@ -31,7 +31,7 @@ def describe_file(path: Path, wishes: Wishes = NO_WISHES, loras: Iterable[Path] 
     """
     if path.is_file():
         weights = open_weights(path, wishes.variant)
-        if any(split_key(name) for name in weights):
+        if holds_lora(weights):
             return _describe_lora(path, weights)
         if _is_embedding(weights):
             vectors = {name: list(weights.shape(name)) for name in weights}

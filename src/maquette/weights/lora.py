@@ -104,6 +104,11 @@ def split_key(key: str) -> tuple[str, str] | None:
     return _processor_module(module) if ending.startswith("_") else module, _ENDINGS[ending]
 
 
+def holds_lora(weights: Weights) -> bool:
+    """Whether a file is a LoRA; whole norms of FLUX.1, which its own LoRAs hold as well, make none."""
+    return any(split is not None and split[1] != "whole" for split in map(split_key, weights))
+
+
 def _processor_module(module: str) -> str:
     """The module that an attention processor's layer stood for: `attn1.processor.to_out` is `attn1.to_out.0`."""
     parent, _, leaf = module.rpartition(".")
@@ -131,7 +136,7 @@ def read_lora(weights: Weights, scale: float = 1.0) -> LoRA:
             raise MaquetteError(f"{source}: module {split[0]!r} has two keys for its {split[1]}; use another file")
         else:
             grouped[split[0]][split[1]] = key
-    if not grouped:
+    if not holds_lora(weights):
         raise MaquetteError(f"{source}: holds no LoRA (first tensor: {next(iter(weights), None)!r}); use another file")
     settings, beside = _peft_settings(weights, source), _settings_beside(weights)
     peft = {root: _peft(*((settings, root) if beside is None else (beside, ""))) for root in map(_root, grouped)}
