@@ -28,6 +28,13 @@ def test_a_translated_page_has_the_same_code_and_pictures(name: str) -> None:
     assert len(parts(page)["code"]) > 10
 
 
+def test_both_readmes_lead_to_the_same_files() -> None:
+    pages = ((ROOT / name).read_text("utf-8") for name in ("README.md", "README.zh-CN.md"))
+    mine, theirs = (re.findall(r"\]\((src/[^)]+)\)", page) for page in pages)
+    assert theirs == mine
+    assert len(mine) > 20
+
+
 @pytest.mark.parametrize("name", ["README.md", "README.zh-CN.md", *PAGES, "docs/workflows.zh-CN.md"])
 def test_every_link_of_a_page_leads_somewhere(name: str) -> None:
     page = ROOT / name
