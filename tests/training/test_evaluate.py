@@ -36,7 +36,7 @@ class Painter:
     """Draws what a caption was made for, and grey for no words; its latents are the pictures themselves."""
 
     name, hash = "painter", "0123456789"
-    device = torch.device("cpu")
+    device, dtype = torch.device("cpu"), torch.float32
     process = Discrete.scaled_linear()
     family = SimpleNamespace(
         defaults=Defaults(steps=3, guidance=2.0, sampler="dpmpp_2m", schedule="trailing", width=128, height=128)
@@ -162,6 +162,36 @@ def test_a_study_goes_on_where_it_was_broken_off(tmp_path: Path, judge: Oracle) 
     assert names == ["painter-guidance.svg", "painter.json", "painter.md"]
     for name in names:
         assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "pieces" / name).read_bytes()
+
+
+def test_a_setting_goes_on_where_it_was_broken_off(
+    tmp_path: Path, judge: Oracle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(evaluate, "BATCH", 3)
+    settings, painter = [faithful(sampler="ddpm")], Painter()
+    whole = study_in(tmp_path / "whole", Painter(), judge, settings)
+    study_in(tmp_path / "pieces", painter, judge, [])
+    decode, painter.painted = painter.decode, 0
+
+    def stop(latent: Tensor) -> Tensor:
+        if painter.painted:
+            raise KeyboardInterrupt
+        return decode(latent)
+
+    monkeypatch.setattr(painter, "decode", stop)
+    with pytest.raises(KeyboardInterrupt):
+        study_in(tmp_path / "pieces", painter, judge, settings)
+    (there,) = (tmp_path / "pieces").glob("painted-*/*")
+    other = Painter()
+    study_in(tmp_path / "pieces", other, judge, [faithful(sampler="ddpm", steps=2)])
+    assert other.painted == COUNT, "pictures of another setting are not taken"
+    there.with_name("3.npy").write_bytes(there.read_bytes()[:100])  # damaged
+    resumed = Painter()
+    study_in(tmp_path / "pieces", resumed, judge, settings)
+    assert resumed.painted == COUNT - 3
+    assert not list((tmp_path / "pieces").glob("painted-*"))
+    found = study_in(tmp_path / "pieces", Painter(), judge, settings)
+    assert found.cells[str(settings[0])] == whole.cells[str(settings[0])]
 
 
 def test_reports_of_different_subjects_are_not_mixed(tmp_path: Path, judge: Oracle) -> None:

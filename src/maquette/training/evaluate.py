@@ -29,12 +29,13 @@ from maquette.families.family import Defaults
 from maquette.training.autoencoder import to_signed
 from maquette.training.captions import Language, caption
 from maquette.training.drawing import draw
+from maquette.training.kept import Kept
 from maquette.training.metrics import Moments, frechet_distance, psnr, ssim
 from maquette.training.readings import Judging, Score, read, score
 from maquette.training.scenes import EXTENT, Scene, held_out_scenes
 
 COUNT, SEED = 400, 2026
-BATCH = 50  # pictures at once
+BATCH = 25  # pictures at once
 FIGURES = ("object", "objects", "background", "relation", "recolour", "everything")
 LANGUAGES: tuple[Language, Language] = ("en", "zh")
 OTHER_SEED = 1  # added to the seed for the drawn scenes that the Fréchet distance is taken to
@@ -162,14 +163,26 @@ def paint(
     return to_bytes(model.decode(x))
 
 
-def paint_all(model: Model, wanted: Sequence[Example], setting: Setting, seed: int, console: Console) -> Tensor:
-    """A picture of each example, (n, 128, 128, 3) in bytes; picture k has the seed `seed + k`, whatever the setting."""
+def paint_all(
+    model: Model, wanted: Sequence[Example], setting: Setting, seed: int, console: Console, kept: Kept | None = None
+) -> Tensor:
+    """A picture of each example, (n, 128, 128, 3) in bytes; picture k has the seed `seed + k`, whatever the setting.
+
+    What is `kept` is not painted again, and what is painted is kept.
+    """
     parts = []
     with counting(str(setting), len(wanted) * setting.steps, console) as advance:
         for start in range(0, len(wanted), BATCH):
             captions = [example.caption for example in wanted[start : start + BATCH]]
-            seeds = range(seed + start, seed + start + len(captions))
-            parts.append(paint(model, captions, seeds, setting, advance))
+            pictures = None if kept is None else kept.get(start, len(captions))
+            if pictures is None:
+                seeds = range(seed + start, seed + start + len(captions))
+                pictures = paint(model, captions, seeds, setting, advance)
+                if kept is not None:
+                    kept.put(start, pictures)
+            else:
+                advance(len(captions) * setting.steps)
+            parts.append(pictures)
     return torch.cat(parts)
 
 
@@ -211,11 +224,15 @@ def evaluate(
     seed: int = SEED,
     setting: Setting | None = None,
     console: Console | None = None,
+    kept: Kept | None = None,
 ) -> Report:
-    """Paint `count` held-out captions in one setting (the family's own if not given) and have the pictures read."""
+    """Paint `count` held-out captions in one setting (the family's own if not given) and have the pictures read.
+
+    It goes on from the pictures that are `kept`.
+    """
     wanted = examples(count, seed)
     setting = setting or Setting.of(model.family.defaults)
-    pictures = paint_all(model, wanted, setting, seed, console or Console(stderr=True))
+    pictures = paint_all(model, wanted, setting, seed, console or Console(stderr=True), kept)
     return grade(pictures, wanted, judge, seed)
 
 

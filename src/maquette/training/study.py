@@ -1,6 +1,7 @@
 """The study of a model: its evaluation by guidance, and by sampler and steps against the ancestral one at 1000 steps.
 
-It takes hours. Every setting's report is written as soon as it is known, and what a file holds is not done again.
+It takes hours. Every setting's report is written as soon as it is known, and until then its pictures batch by batch:
+what is there is not done again.
 """
 
 from collections.abc import Iterator, Sequence
@@ -23,6 +24,7 @@ from maquette.training.evaluate import (
     evaluate_drawn,
     evaluate_first_stage,
 )
+from maquette.training.kept import Kept
 from maquette.training.plots import Chart
 from maquette.training.readings import Judging
 from maquette.weights.atomic_file import replacing
@@ -155,9 +157,12 @@ def run_study(
         study.write(folder)
     for setting in Plan(base).settings() if settings is None else settings:
         if study.report(setting) is None:
-            report = evaluate(model, judge=judge, count=count, seed=seed, setting=setting, console=console)
-            study.cells[str(setting)] = report
+            kept = Kept(folder, f"{subject.model_dump_json()} {model.dtype} {setting}")
+            study.cells[str(setting)] = evaluate(
+                model, judge=judge, count=count, seed=seed, setting=setting, console=console, kept=kept
+            )
             study.write(folder)
+            kept.clear()
     return study
 
 
