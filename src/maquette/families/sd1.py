@@ -1,6 +1,6 @@
 """Stable Diffusion 1.x (Rombach et al. 2022): CLIP ViT-L's last states steer a U-Net that predicts the noise."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -40,29 +40,36 @@ def matches_sd1(spec: Any, channels: int, guidance: int | None = None) -> bool:
 
 def inpainting(base: Family, title: str, unet: UNetSpec, matches: Callable[[Any, int], bool]) -> Family:
     """The family whose network also reads the mask and what is left of the picture."""
-    return replace(
-        base,
-        name=f"{base.name}-inpaint",
-        pipeline=base.pipeline.replace("Pipeline", "InpaintPipeline"),
-        matches=lambda spec: matches(spec, INPAINT_CHANNELS),
-        published={f"{title} inpainting": replace(unet, in_channels=INPAINT_CHANNELS)},
-        beside=("mask", "masked picture"),
-    )
+    unet = replace(unet, in_channels=INPAINT_CHANNELS)
+    found = _reading_more(base, "Inpaint", {f"{title} inpainting": unet}, matches, ("mask", "masked picture"))
+    return replace(found, name=f"{base.name}-inpaint")
 
 
 def instructed(
     base: Family, title: str, unet: UNetSpec, matches: Callable[[Any, int], bool], picture: Beside = "unscaled picture"
 ) -> Family:
     """The family whose network also reads a picture, and changes it as the words say (Brooks et al. 2023)."""
+    unet = replace(unet, in_channels=EDIT_CHANNELS)
+    found = _reading_more(base, "InstructPix2Pix", {f"{title} InstructPix2Pix": unet}, matches, (picture,))
+    defaults = replace(base.defaults, strength=1.0, image_guidance=1.5)
+    return replace(found, name=f"{base.name}-edit", instructed=True, defaults=defaults)
+
+
+def _reading_more(
+    base: Family,
+    pipeline: str,
+    published: Mapping[str, UNetSpec],
+    matches: Callable[[Any, int], bool],
+    beside: tuple[Beside, ...],
+) -> Family:
+    """The family whose network reads more than the latent; how many channels, its one published spec says."""
+    (spec,) = published.values()
     return replace(
         base,
-        name=f"{base.name}-edit",
-        pipeline=base.pipeline.replace("Pipeline", "InstructPix2PixPipeline"),
-        matches=lambda spec: matches(spec, EDIT_CHANNELS),
-        published={f"{title} InstructPix2Pix": replace(unet, in_channels=EDIT_CHANNELS)},
-        beside=(picture,),
-        instructed=True,
-        defaults=replace(base.defaults, strength=1.0, image_guidance=1.5),
+        pipeline=base.pipeline.replace("Pipeline", f"{pipeline}Pipeline"),
+        matches=lambda other: matches(other, spec.in_channels),
+        published=published,
+        beside=beside,
     )
 
 
