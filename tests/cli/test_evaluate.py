@@ -16,7 +16,7 @@ def test_tables_and_the_first_stage_are_printed(capsys: pytest.CaptureFixture[st
     tallies = dict.fromkeys(FIGURES, Tally(right=1, of=4)) | {"recolour": Tally()}
     report = Report(tallies={"en": tallies, "zh": dict.fromkeys(FIGURES, Tally(right=2, of=4))}, frechet=1.25)
     study = Study(
-        subject=Subject(model="mini", model_hash="h", judge_hash="j", count=8, seed=0),
+        subject=Subject(model="mini", model_hash="h", judge_hash="j", precision="float32", count=8, seed=0),
         base=base,
         first_stage=FirstStageReport(psnr=math.inf, ssim=0.5, count=8),
         cells={str(base): report},

@@ -196,7 +196,7 @@ def test_a_setting_goes_on_where_it_was_broken_off(
 
 def test_reports_of_different_subjects_are_not_mixed(tmp_path: Path, judge: Oracle) -> None:
     study_in(tmp_path, Painter(), judge, [])
-    with pytest.raises(MaquetteError, match="another model, judge, setting"):
+    with pytest.raises(MaquetteError, match="another model, judge, precision, setting"):
         study_in(tmp_path, Painter(), judge, [], judge_hash="another")
     (tmp_path / "painter.json").write_text("{}")
     with pytest.raises(MaquetteError, match="is no evaluation"):
@@ -210,7 +210,7 @@ def known(plan: Plan, settings: Sequence[Setting]) -> Study:
         each = {figure: Tally(right=min(right, 4), of=4) for figure in FIGURES} | {"recolour": Tally()}
         return Report(tallies={"en": each, "zh": each}, frechet=1.5)
 
-    subject = Subject(model="m", model_hash="h", judge_hash="j", count=8, seed=0)
+    subject = Subject(model="m", model_hash="h", judge_hash="j", precision="float32", count=8, seed=0)
     cells = {str(setting): report(setting.steps) for setting in settings}
     return Study(subject=subject, base=plan.base, drawn=report(4), cells=cells)
 

@@ -225,6 +225,11 @@ def test_what_a_model_was_opened_with_is_told(folder: Path, tmp_path: Path) -> N
     assert settings.opened_with == {"dtype": "bfloat16", "text": [str(folder / "sd1.safetensors")]}
 
 
+def test_the_precision_is_told_though_nobody_asked_for_it(folder: Path, tmp_path: Path) -> None:
+    [path] = painted(maquette.open(folder / "sd1.safetensors", device="cpu")).save(tmp_path / "x.png")
+    assert read_settings(path).opened_with == {"dtype": "float32"}
+
+
 def test_loras_of_other_programs_that_are_not_here_are_named(folder: Path) -> None:
     settings = Settings(program="A1111", fields={"prompt": "a"})
     settings.fields["loras"] = [{"file": "one", "scale": 0.5}, {"file": "gone", "scale": 0.7}]

@@ -5,8 +5,6 @@ from typing import Annotated
 
 import typer
 
-from maquette.errors import MaquetteError
-
 
 def convert(
     source: Annotated[Path, typer.Argument(metavar="IN", help="A model's file or folder.")],
@@ -20,11 +18,11 @@ def convert(
 ) -> None:
     """Write a model in the original or in diffusers' layout and print its path."""
     from maquette.engine.convert import convert
-    from maquette.engine.open import DTYPES, find
+    from maquette.engine.device import read_precision
+    from maquette.engine.open import find
     from maquette.engine.recognise import Wishes, recognise
 
-    if dtype is not None and dtype not in DTYPES:
-        raise MaquetteError(f"unknown precision {dtype!r}; use {', '.join(DTYPES)}")
+    precision = None if dtype is None else read_precision(dtype)
     found = recognise(find(str(source)), Wishes(prediction=prediction))
-    convert(found, out, layout, DTYPES[dtype] if dtype else None, tokenizer or [])
+    convert(found, out, layout, precision, tokenizer or [])
     typer.echo(out)

@@ -3,7 +3,6 @@
 import math
 import os
 import platform
-import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -61,12 +60,14 @@ def places() -> list[Place]:
 
 
 def cpu_features() -> str:
-    """The vector units of the processor, and whether it multiplies bfloat16 in hardware."""
+    """The vector units of the processor, and the precision that models compute in there unless told otherwise."""
     import torch
 
-    flags = Path("/proc/cpuinfo").read_text().split() if sys.platform == "linux" else []
-    bfloat16 = next((unit for flag, unit in (("amx_bf16", "AMX"), ("avx512_bf16", "AVX-512")) if flag in flags), None)
-    return f"{torch.backends.cpu.get_cpu_capability()}, " + (f"bfloat16 by {bfloat16}" if bfloat16 else "no bfloat16")
+    from maquette.engine.device import bfloat16_unit
+
+    bfloat16 = bfloat16_unit()
+    units = torch.backends.cpu.get_cpu_capability()
+    return f"{units}, " + (f"bfloat16 by {bfloat16}" if bfloat16 else "float32, for it has no unit for bfloat16")
 
 
 def room(place: Place) -> str:

@@ -63,13 +63,6 @@ def precision(parameter: torch.Tensor, dtype: torch.dtype) -> torch.dtype:
     return parameter.dtype if parameter.dtype.itemsize == 1 else dtype
 
 
-def fastest_device() -> torch.device:
-    """The accelerator where there is one."""
-    if torch.cuda.is_available():
-        return torch.device("cuda")
-    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
-
-
 def parameters(network: Network | torch.nn.Module) -> int:
     """How many numbers a network holds."""
     return sum(parameter.numel() for parameter in network.parameters())

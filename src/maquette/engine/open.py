@@ -12,8 +12,9 @@ import torch
 
 from maquette import collector_paused
 from maquette.engine.adapt import Origin
-from maquette.engine.build import fastest_device, fill
+from maquette.engine.build import fill
 from maquette.engine.compiling import compile_blocks
+from maquette.engine.device import fastest_device, fitting_precision, read_device, read_precision
 from maquette.engine.fit import check_fit, parts_to_stream
 from maquette.engine.folder import FAMILY_KEY, INDEX, read_json
 from maquette.engine.hub import fetch, is_name
@@ -34,7 +35,6 @@ from maquette.text.tokenizer import CLIPTokenizer
 __all__ = ["ASSETS", "FAMILY_KEY", "INDEX", "find", "names", "open", "read_json"]
 
 ASSETS = Path(str(files("maquette"))) / "assets"
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 LARGE_PICTURE = 2 * 1024 * 1024  # pixels; larger ones are computed by tiles
 SMALL_PICTURE = 512 * 1024  # the same where memory is short
 LORA_FOLDER = "MAQUETTE_LORA_FOLDER"  # the environment's name for where LoRAs are
@@ -68,7 +68,8 @@ def open(
     files with a scale each, `embeddings` files of textual inversions by the word that stands for them; `lora_folder`,
     by default $MAQUETTE_LORA_FOLDER, is where prompts that say <lora:name:0.8> find theirs. `variant`
     chooses files such as model.fp16.safetensors, `averaged` the moving average in a training checkpoint.
-    `device` and `dtype` are by default the accelerator, if there is one, and the precision that suits it.
+    `device` and `dtype` are by default the accelerator, if there is one, and the precision that suits it
+    ($MAQUETTE_DTYPE, or see `engine/device.py`); pictures tell which it was.
     `storage` keeps the large matrices of denoiser and T5 in 8 bits: "float8" widens them as they are used, "int8" also
     multiplies in int8; pictures then differ a little.
     `stream` reads each block from the file whenever it runs, so that the model may be larger than the memory; by
@@ -80,12 +81,13 @@ def open(
         MaquetteError: there is no such model, or a file of it is missing, damaged or of another kind.
     """
     path = find(name, variant)
-    place = fastest_device() if device is None else _device(device)
+    place = fastest_device() if device is None else read_device(device)
     loras, first_stage = tuple(loras), None if vae is None else _there(vae)
     files = tuple(Path(file).expanduser() for file, *_ in loras)
     wishes = Wishes(family, prediction, variant, averaged, first_stage, tuple(map(_there, _paths(text))), files)
     found, its = _recognised(path, wishes)
-    precision, kept = _precision(dtype, place, its), _storage(storage)
+    precision = fitting_precision(place, its.half) if dtype is None else read_precision(dtype)
+    kept = _storage(storage)
     loading = _Loading(found, place, precision, _streamed(found, stream, precision, kept, place), kept)
     model = _assemble(loading, its, list(map(_there, _paths(tokenizer))))
     model.first_stage.tile_from = _tile_from(tile_vae, "vae" in loading.streamed)
@@ -98,7 +100,7 @@ def open(
     texts = {"text": _paths(text), "tokenizer": _paths(tokenizer)}
     asked = {"family": family, "prediction": prediction, "vae": vae, "variant": variant, "storage": storage}
     wider = [f"{file}:{scale!r}" for file, scale in loras] if found.widened else []
-    model.opened_with = _told(**asked, **texts, averaged=averaged, dtype=dtype, lora=wider)
+    model.opened_with = _told(**asked, **texts, averaged=averaged, dtype=precision, lora=wider)
     return model
 
 
@@ -176,25 +178,6 @@ def _there(path: str | Path) -> Path:
 def _folder(given: str | Path | None) -> Path | None:
     folder = os.environ.get(LORA_FOLDER) if given is None else given
     return _there(folder) if folder else None
-
-
-def _device(name: str) -> torch.device:
-    try:
-        device = torch.device(name)
-        torch.ones(1, device=device).cpu()
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).split("\n")[0]
-        raise MaquetteError(f"device {name!r} cannot be used here ({reason}); try cpu") from None
-    return device
-
-
-def _precision(dtype: str | torch.dtype | None, device: torch.device, family: Family) -> torch.dtype:
-    if dtype is None:
-        return torch.float32 if device.type == "cpu" else family.half
-    wanted = DTYPES.get(dtype) if isinstance(dtype, str) else dtype
-    if isinstance(wanted, torch.dtype) and wanted.is_floating_point:
-        return wanted
-    raise MaquetteError(f"unknown precision {str(dtype)!r}; use {', '.join(DTYPES)}")
 
 
 def _storage(name: str | None) -> torch.dtype | None:

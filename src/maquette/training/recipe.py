@@ -11,7 +11,8 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from maquette.diffusion.conditioning import Conditioning
-from maquette.engine.build import fastest_device, outline
+from maquette.engine.build import outline
+from maquette.engine.device import fastest_device
 from maquette.errors import MaquetteError
 from maquette.models.clip import CLIPImage, CLIPImageSpec, CLIPText, CLIPTextSpec
 from maquette.models.unet import UNet, UNetSpec

@@ -54,6 +54,7 @@ class Subject(BaseModel):
     model: str
     model_hash: str
     judge_hash: str
+    precision: str
     count: int
     seed: int
 
@@ -124,7 +125,7 @@ def open_study(path: Path, subject: Subject, base: Setting) -> Study:
     study = Study.read(path)
     if (study.subject, study.base) != (subject, base):
         raise MaquetteError(
-            f"{path}: holds the evaluation of another model, judge, setting or number of captions; "
+            f"{path}: holds the evaluation of another model, judge, precision, setting or number of captions; "
             "remove it, or give another folder with --out"
         )
     return study
@@ -147,7 +148,10 @@ def run_study(
     """
     console = console or Console(stderr=True)
     base = Setting.of(model.family.defaults)
-    subject = Subject(model=model.name, model_hash=model.hash, judge_hash=judge_hash, count=count, seed=seed)
+    precision = str(model.dtype).removeprefix("torch.")
+    subject = Subject(
+        model=model.name, model_hash=model.hash, judge_hash=judge_hash, precision=precision, count=count, seed=seed
+    )
     study = open_study(folder / f"{model.name}.json", subject, base)
     if study.drawn is None:
         study.drawn = evaluate_drawn(judge, count, seed)
@@ -157,7 +161,7 @@ def run_study(
         study.write(folder)
     for setting in Plan(base).settings() if settings is None else settings:
         if study.report(setting) is None:
-            kept = Kept(folder, f"{subject.model_dump_json()} {model.dtype} {setting}")
+            kept = Kept(folder, f"{subject.model_dump_json()} {setting}")
             study.cells[str(setting)] = evaluate(
                 model, judge=judge, count=count, seed=seed, setting=setting, console=console, kept=kept
             )
@@ -235,7 +239,8 @@ def summary(study: Study) -> dict[str, str]:
     """The files that people read, by name: the tables and the charts."""
     subject = study.subject
     lines = [f"# Evaluation of {subject.model}", ""]
-    lines += [f"{subject.count} held-out captions, seed {subject.seed}, painted with {study.base}.", ""]
+    painted = f"painted in {subject.precision} with {study.base}"
+    lines += [f"{subject.count} held-out captions, seed {subject.seed}, {painted}.", ""]
     lines += [*_markdown(by_language(study)), ""]
     if study.first_stage is not None:
         stage = study.first_stage
