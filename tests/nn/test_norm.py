@@ -63,6 +63,19 @@ def test_in_bfloat16_gradients_are_near_the_exact_ones(layout: torch.memory_form
         assert float((mine.double() - other).norm() / other.norm()) < 0.01
 
 
+@pytest.mark.parametrize("channels", [12, 80], ids=["turned", "as it is"])
+def test_small_pictures_in_bfloat16_keep_their_format_and_are_near_the_exact_ones(channels: int) -> None:
+    exact, _ = norms(4, channels, torch.float64)
+    rounded, _ = norms(4, channels, torch.bfloat16)
+    exact.load_state_dict(rounded.state_dict())
+    x = picture((2, channels, 9, 6), torch.bfloat16, 2, torch.channels_last)
+    with torch.no_grad():
+        y, other = rounded(x), exact(x.double())
+    assert y.is_contiguous(memory_format=torch.channels_last)
+    assert float((y.double() - other).norm() / other.norm()) < 0.004
+    assert torch.equal(rounded(x).detach(), y)
+
+
 def test_an_input_that_needs_no_gradient_may_be_channels_last() -> None:
     """PyTorch's own backward pass writes through a null pointer here."""
     ours, theirs = norms(4, 12, torch.float64)

@@ -1,7 +1,9 @@
-"""Group normalisation (Wu & He 2018), with a backward pass that is fast for channels-last tensors on the CPU.
+"""Group normalisation (Wu & He 2018), fast for channels-last tensors on the CPU, forwards and backwards.
 
 PyTorch's own backward takes as long as all convolutions of a small autoencoder together, and crashes (2.13) where the
 input needs no gradient; this one is a handful of element-wise products and two sums, and gives the same gradients.
+Its forward gathers the few channels of a group place by place where pictures are small: turning the tensor first, and
+back, takes a third to a fifth of that time in bfloat16.
 """
 
 from collections.abc import Callable
@@ -10,6 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
+
+SMALL = 1024  # places; from here on PyTorch's kernel reads whole rows
+FEW_CHANNELS = 16  # in a group
 
 
 class GroupNorm(nn.GroupNorm):
@@ -23,7 +28,15 @@ class GroupNorm(nn.GroupNorm):
         learning = torch.is_grad_enabled() and (x.requires_grad or self.weight.requires_grad)
         if learning and x.device.type == "cpu" and not torch.compiler.is_compiling():
             return _FastBackward.apply(x, self.weight, self.bias, self.num_groups, self.eps)  # type: ignore[no-untyped-call]
+        if _is_better_turned(x, self.num_groups):
+            return super().forward(x.contiguous()).contiguous(memory_format=torch.channels_last)
         return super().forward(x)
+
+
+def _is_better_turned(x: Tensor, groups: int) -> bool:
+    """Whether x (B, C, H, W) is normalised faster in the contiguous format, though it has to be turned and back."""
+    few = x.shape[1] // groups < FEW_CHANNELS and x.shape[2] * x.shape[3] < SMALL
+    return few and x.device.type == "cpu" and x.dtype == torch.bfloat16 and not x.is_contiguous()
 
 
 class _FastBackward(torch.autograd.Function):
@@ -32,9 +45,11 @@ class _FastBackward(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, groups: int, eps: float) -> Tensor:
         b, c, h, w = x.shape
-        y, mean, rstd = torch.native_group_norm(x, weight, bias, b, c, h * w, groups, eps)
+        turned = _is_better_turned(x, groups)
+        shown = x.contiguous() if turned else x
+        y, mean, rstd = torch.native_group_norm(shown, weight, bias, b, c, h * w, groups, eps)
         ctx.save_for_backward(x, weight, mean, rstd)
-        return y
+        return y.contiguous(memory_format=torch.channels_last) if turned else y
 
     @staticmethod
     @once_differentiable
