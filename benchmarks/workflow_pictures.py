@@ -44,6 +44,7 @@ def draw_givens() -> None:
     mask = Image.new("L", (128, 128))
     mask.paste(255, (apple.x - 4, apple.y - 4, apple.x + apple.size + 4, apple.y + apple.size + 4))
     mask.save("mask.png")
+    Image.linear_gradient("L").rotate(90).resize((128, 128)).save("fading.png")
 
 
 def commands(block: str) -> list[list[str]]:

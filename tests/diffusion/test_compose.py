@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from maquette.diffusion.compose import blend, by_step, handover, keep, tiled
+from maquette.diffusion.compose import blend, by_step, handover, keep, release, tiled
 from maquette.diffusion.conditioning import Conditioning
 from maquette.diffusion.noise import SeededNoise
 from maquette.diffusion.process import Discrete, RectifiedFlow
@@ -32,6 +32,27 @@ def test_what_is_kept_is_bit_identical_at_the_end_and_the_rest_is_painted(name: 
 def test_a_soft_mask_mixes() -> None:
     mixed = keep(lambda x, level: torch.zeros_like(x), torch.ones(SHAPE), torch.full((1, 1, 6, 6), 0.25))
     torch.testing.assert_close(mixed(ORIGINAL, LEVEL), torch.full(SHAPE, 0.75))
+
+
+@pytest.mark.parametrize("name", ["ddim", "euler"])
+def test_by_degrees_each_place_is_begun_with_for_as_long_as_it_says(name: str) -> None:
+    """Where places do not see each other, one of degree m is what the whole picture is at the strength m."""
+
+    def answer(x: torch.Tensor, level) -> torch.Tensor:
+        return 0.3 * x + 1.0
+
+    def walked(guided, levels) -> torch.Tensor:
+        noise = SeededNoise([1, 2])
+        *_, last = sampler(name)(guided, levels[0].mix(ORIGINAL, noise.start(SHAPE[1:])), levels, noise)
+        return last.x
+
+    degrees = torch.tensor([0.0, 0.2, 0.25, 0.5, 0.99, 1.0]).expand(1, 1, 6, 6)
+    made = schedule("trailing", Discrete.scaled_linear(), 8)
+    x = walked(release(answer, ORIGINAL, degrees, list(made)[:-1]), made)
+    assert torch.equal(x[..., 0], ORIGINAL[..., 0])
+    for column, steps in enumerate([1, 2, 4, 7, 8], start=1):
+        alone = walked(answer, made.strength(steps / 8))
+        torch.testing.assert_close(x[..., column], alone[..., column])
 
 
 def test_regions_are_painted_by_their_own_and_meet_in_the_mean() -> None:

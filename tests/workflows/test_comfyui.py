@@ -65,10 +65,16 @@ def test_what_pushes_further_is_taken_over() -> None:
     graph["9"] = node("PerturbedAttentionGuidance", scale=2.5, model=["4", 0])
     graph["10"] = node("FreeU_V2", b1=1.3, b2=1.4, s1=0.9, s2=0.2, model=["9", 0])
     graph["11"] = node("CFGZeroStar", model=["10", 0])
-    graph["12"] = node("FreeU", b1=1.1, b2=1.2, s1=0.9, s2=0.2, model=["11", 0])
+    graph["12"] = node("FreeU", b1=1.1, b2=1.2, s1=0.9, s2=0.2, model=["13", 0])
+    graph["13"] = node("DifferentialDiffusion", model=["11", 0])
     settings = read(graph)
     freeu = {"b1": 1.3, "b2": 1.4, "s1": 0.9, "s2": 0.2}
-    assert settings.fields == FIELDS | {"pag": {"scale": 2.5}, "freeu": freeu, "cfg_zero": True}
+    assert settings.fields == FIELDS | {
+        "pag": {"scale": 2.5},
+        "freeu": freeu,
+        "cfg_zero": True,
+        "mask_grey": "strength",
+    }
     assert left(settings).keys() == {"FreeU"}
     assert Request.read(settings.fields).freeu.b1 == 1.3
 

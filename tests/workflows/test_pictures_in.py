@@ -74,6 +74,24 @@ def test_strength_is_how_much_is_new(model) -> None:
     assert [count_steps(Request(image=image, strength=s).resolved(model.family.defaults)) for s in (0.1, 1.0)] == [1, 4]
 
 
+def test_grey_in_a_mask_is_the_strength_of_what_it_covers(model) -> None:
+    image, mask = Image.new("RGB", SIZE, (200, 30, 90)), Image.new("L", SIZE)
+    whole, half = (8, 0, 16, SIZE[1]), (16, 0, 24, SIZE[1])
+    mask.paste(255, whole)
+    mask.paste(128, half)
+    asked = {"image": image, "strength": 1.0, "steps": 8, "mask": mask, "mask_blur": 0}
+    new = painted(model, **asked, mask_grey="strength").images[0]
+    kept = np.asarray(mask) == 0
+    assert np.array_equal(np.asarray(new)[kept], np.asarray(image)[kept])
+    for box, strength in ((whole, 1.0), (half, 0.5)):
+        other = painted(model, image=image, strength=strength, steps=8).images[0]
+        differences = np.asarray(new.crop(box), int) - np.asarray(other.crop(box), int)
+        assert np.abs(differences).max() <= 1
+    mixed = painted(model, **asked).images[0]
+    assert np.array_equal(np.asarray(mixed.crop(whole)), np.asarray(new.crop(whole)))
+    assert not np.array_equal(np.asarray(mixed.crop(half)), np.asarray(new.crop(half)))
+
+
 def test_what_lies_beyond_is_painted_and_the_rest_stays(model) -> None:
     image = scene()
     new = painted(model, image=image, extend={"left": 10, "bottom": 20}).images[0]

@@ -14,6 +14,10 @@ Image = Annotated[str, typer.Argument(metavar="IMAGE", help="The picture to begi
 Depth = Annotated[str | None, typer.Option(metavar="IMAGE", help="Bright where things are near.")]
 Strength = Annotated[float | None, typer.Option(help="How much of it is new: 0 to 1.")]
 MaskBlur = Annotated[int, typer.Option(help="Pixels inside of the mask's edge over which old and new are mixed.")]
+MaskGrey = Annotated[
+    str | None,
+    typer.Option(metavar="mix|strength", help="What grey in it does: mixes old and new, or is the strength."),
+]
 Beyond = Annotated[int, typer.Option(help="Pixels more on this side.")]
 
 command = with_options(painting=Painting, opening=Opening)
@@ -50,6 +54,7 @@ def inpaint(
     prompt: Prompt = "",
     strength: Strength = None,
     mask_blur: MaskBlur = 4,
+    mask_grey: MaskGrey = None,
     depth: Depth = None,
     *,
     painting: Painting,
@@ -62,6 +67,7 @@ def inpaint(
         "mask": mask,
         "strength": strength,
         "mask_blur": mask_blur,
+        "mask_grey": mask_grey,
         "depth": depth,
     }
     _paint(painting, opening, **given)

@@ -28,6 +28,16 @@ def keep(guided: Guided, original: Tensor, mask: Tensor) -> Guided:
     return kept
 
 
+def release(guided: Guided, original: Tensor, mask: Tensor, levels: Sequence[Level]) -> Guided:
+    """Inpaint by degrees (Levin & Fried 2023, Differential Diffusion, 2306.00950): ``mask`` says how much is new.
+
+    Where it is m, ``original`` stays until the last m of the steps, of which ``levels`` are the noisiest ones in order.
+    With m 0 and 1 alone it is ``keep``.
+    """
+    n = len(levels)
+    return by_step([keep(guided, original, (mask * n >= n - k).to(mask)) for k in range(n)], levels)
+
+
 def blend(regions: Sequence[tuple[Guided, Tensor]]) -> Guided:
     """Regions: the mean of several denoisers, each weighted by its mask; the masks must cover every place."""
     total = sum(mask for _, mask in regions)

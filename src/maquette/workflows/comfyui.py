@@ -3,6 +3,9 @@
 The way is walked backwards: from what is saved to the sampler, from there to the model, the words and the empty latent.
 """
 
+from collections.abc import Mapping
+from typing import Any
+
 from maquette.errors import MaquetteError
 from maquette.workflows.foreign import BEGAN_WITH_PICTURE, NOT_HERE, Settings, number
 from maquette.workflows.node_graph import NEXT, Graph, Node
@@ -22,6 +25,10 @@ TEXTS = ("text", "t5xxl", "text_g", "clip_g", "text_l", "clip_l", "prompt")
 MODEL = ("model",)
 SIZES = (("width", "height"), ("empty_latent_width", "empty_latent_height"))  # of the node itself, or of loaders
 PUSHES = {"PerturbedAttentionGuidance": ("pag", ("scale",)), "FreeU_V2": ("freeu", ("b1", "b2", "s1", "s2"))}
+MEANINGS: Mapping[str, Mapping[str, Any]] = {
+    "CFGZeroStar": {"cfg_zero": True},
+    "DifferentialDiffusion": {"mask_grey": "strength"},
+}
 LOADED = ("ckpt_name", "unet_name", "model_path", "model_name")
 
 
@@ -166,8 +173,8 @@ def _read_model(graph: Graph, settings: Settings, guide: Node) -> None:
             settings.add_lora(graph.value(node, "lora_name"), graph.value(node, "strength_model"), text)
         elif node.kind == "RescaleCFG" and rescale is not None:
             settings.fields["rescale"] = float(rescale)
-        elif node.kind == "CFGZeroStar":
-            settings.fields["cfg_zero"] = True
+        elif node.kind in MEANINGS:
+            settings.fields.update(MEANINGS[node.kind])
         elif (push := _push(graph, node)) is not None:
             settings.fields[push[0]] = push[1]
         else:

@@ -15,6 +15,8 @@ from maquette.workflows.loop import Painted, canvas_size, develop, sample
 from maquette.workflows.region import Box, extend, latent_mask, paste, soften
 from maquette.workflows.request import SIZE_MULTIPLE, Resolved
 
+_NOT_BLACK = [0] + 255 * [255]  # what becomes of each grey
+
 
 def inpaint(model: Model, request: Resolved, painted: Painted) -> Generator[Step, None, Painted]:
     """Repaint where the request's mask is white, and what lies beyond the picture if it is to be extended."""
@@ -53,6 +55,7 @@ def repaint(
 ) -> Generator[Step, None, Painted]:
     """Repaint a picture of the request's size where `mask` is white."""
     assert request.strength is not None
+    within, by_degrees = mask.point(_NOT_BLACK), request.mask_grey == "strength"
     pixels, where = to_pixels([image]).to(model.device), mask_to_tensor(mask).to(model.device)
     depth = None if request.depth is None else read_depth(request.depth.image, image.size).to(model.device)
     latents = yield from sample(
@@ -60,10 +63,11 @@ def repaint(
         request,
         source=model.encode(pixels),
         strength=request.strength,
-        mask=latent_mask(mask, model.first_stage.vae.spec.factor).to(model.device),
+        mask=latent_mask(mask if by_degrees else within, model.first_stage.vae.spec.factor).to(model.device),
         concat=read_beside(model, pixels, where, depth),
         attention=attention,
     )
     developed = develop(model, latents)
-    images = [paste(image, new, Box(0, 0, *image.size), soften(mask, request.mask_blur)) for new in developed.images]
+    pasted = soften(within if by_degrees else mask, request.mask_blur)
+    images = [paste(image, new, Box(0, 0, *image.size), pasted) for new in developed.images]
     return Painted(images=images, hashes=developed.hashes)

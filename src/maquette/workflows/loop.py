@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from maquette.diffusion.compose import keep
+from maquette.diffusion.compose import release
 from maquette.diffusion.emulation import ALONG_PATHS, EMULATIONS
 from maquette.diffusion.noise import StartingNoise, VariedNoise
 from maquette.diffusion.samplers import sampler, walk
@@ -208,14 +208,14 @@ def sample(
     """Walk from noise to clean latents (B, C, h, w), one for each picture, in float32.
 
     With a clean `source` (B or 1, C, h, w) only the last part of the way is walked, as long as `strength` says; where
-    the `mask` (1, 1, h, w) is 0, the source stays. `concat` is what the network reads beside the latent, and in
-    `attention` is recorded where it looks.
+    the `mask` (1, 1, h, w) is 0, the source stays, and where it is m, until the last m of the steps. `concat` is what
+    the network reads beside the latent, and in `attention` is recorded where it looks.
     """
     whole = schedule(request.schedule, model.process_for(request.width, request.height), request.steps)
     levels = whole if source is None else whole.strength(strength)
     guided = Guide(model, request, whole, walked=levels, concat=concat, attention=attention).guided()
     if source is not None and mask is not None:
-        guided = keep(guided, source, mask)
+        guided = release(guided, source, mask, list(levels)[:-1])
     noise = draw_from(request, levels)
     shape = model.latent_shape(request.width, request.height)
     for step in walk(sampler(request.sampler), guided, levels, noise, shape, model.device, source):

@@ -148,13 +148,13 @@ def _spread(values: NDArray[np.uint8], pixels: int) -> NDArray[np.uint8]:
 
 
 def latent_mask(mask: Image.Image, factor: int) -> Tensor:
-    """The mask for latents, (1, 1, h, w): 1 where any of a place's `factor` x `factor` pixels is masked."""
+    """The mask for latents, (1, 1, h, w): the whitest of each place's `factor` x `factor` pixels, from 0 to 1."""
     if mask.width % factor or mask.height % factor:
         raise MaquetteError(
             f"the mask is {_by(mask.size)}, no multiple of {factor}; fit it to the painting's size first"
         )
     cells = np.asarray(mask.convert("L")).reshape(mask.height // factor, factor, mask.width // factor, factor)
-    return torch.from_numpy(cells.max((1, 3)) > 0).float()[None, None]
+    return torch.from_numpy(cells.max((1, 3)).astype(np.float32) / 255)[None, None]
 
 
 def paste(original: Image.Image, patch: Image.Image, box: Box, mask: Image.Image) -> Image.Image:

@@ -2,7 +2,7 @@
 
 import secrets
 from collections.abc import Collection, Mapping
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, model_validator
 from pydantic_core import ErrorDetails
@@ -52,6 +52,7 @@ _MESSAGES = {  # pydantic's error type: what to say of it; the names in braces a
     "greater_than_equal": "must be at least {ge}",
     "less_than_equal": "must be at most {le}",
     "string_pattern_mismatch": "must match {pattern}",
+    "literal_error": "must be {expected}",
     "multiple_of": "must be a multiple of {multiple_of}",
     "string_too_long": "is too long: the limit is {max_length} characters",
     "string_unicode": "is not valid Unicode text",
@@ -101,7 +102,8 @@ class Request(Part):
     distilled for: only with it is the negative prompt read. `interval` is the part of the steps in which guidance acts,
     `rescale` how much of its contrast is brought back. `noise` is whose random numbers are drawn
     (`maquette.diffusion.emulation`), `noise_delta` A1111's ENSD. `attention` records where the model looks for words.
-    `mask_blur` are the pixels inside of a mask's edge over which old and new are mixed. `loras` and `embeddings` take
+    `mask_blur` are the pixels inside of a mask's edge over which old and new are mixed; grey in a mask mixes them too,
+    or is the `strength` of what it covers (differential diffusion). `loras` and `embeddings` take
     the place of those that the model was opened with, for this request alone; <lora:name:0.8> in the prompt is another.
     `apg` or `cfg_zero` (CFG-Zero*) take the place of classifier-free guidance, `pag` and `slg` are added to it at the
     price of one answer more in each step, `freeu` changes a U-Net's answers.
@@ -124,6 +126,7 @@ class Request(Part):
     image: Given | None = None
     mask: Given | None = None
     mask_blur: Annotated[int, Field(ge=0, le=64)] = 4
+    mask_grey: Literal["mix", "strength"] = "mix"
     depth: Given | None = None
     strength: Strength | None = None
     extend: Extend | None = None
