@@ -25,6 +25,7 @@ class GaussianModel:
 
         from maquette.diffusion.process import Discrete
         from maquette.engine.adapt import Added
+        from maquette.engine.companions import Companions
         from maquette.families.family import Defaults
 
         self.device, self.dtype = torch.device("cpu"), torch.float32
@@ -34,6 +35,7 @@ class GaussianModel:
         self.family.distilled = self.family.instructed = self.family.follows_picture = False
         self.first_stage = SimpleNamespace(vae=SimpleNamespace(spec=SimpleNamespace(factor=8)))
         self.added, self.lora_folder, self.opened_with = Added(), None, {}
+        self.controls = Companions(1)
         self.evaluations = 0
 
     def wear(self, added: object) -> None:

@@ -5,11 +5,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
+from safetensors.torch import save_file
 
 from maquette.diffusion.conditioning import Conditioning
 from maquette.engine.model import Model
 from maquette.errors import MaquetteError
+from maquette.models.rrdb import RRDB, RRDBSpec
+from maquette.models.rrdb_names import DIALECTS
 from maquette.text.script import second_pass
 from maquette.workflows.hires import enlarged
 from maquette.workflows.loop import resolve, run
@@ -59,6 +63,25 @@ def test_words_change_from_the_first_step_that_is_walked(model: Model, monkeypat
     words = told(model, monkeypatch, prompt="[apple:pear:0.5]", image=scene(), strength=0.75)
     assert words == ["apple", "pear"]
     assert told(model, monkeypatch, prompt="[apple:pear:0.5]", image=scene(), strength=0.5) == ["apple"]
+
+
+def test_a_second_pass_begins_with_what_a_network_enlarged(model: Model, tmp_path: Path) -> None:
+    torch.manual_seed(5)
+    network = RRDB(RRDBSpec(width=8, growth=4, blocks=1))
+    torch.nn.init.zeros_(network.conv_out.weight)
+    network.conv_out.bias.data = torch.tensor([0.9, 0.1, 0.4])  # all that it paints is of one colour
+    view = DIALECTS[0].write(network.state_dict(), network)
+    save_file({name: view[name].clone() for name in view}, tmp_path / "x4.safetensors")
+    hires = {"scale": 2.0, "strength": 0.2, "upscaler": str(tmp_path / "x4.safetensors")}
+    told = {"seed": 7, "steps": 5, **SIZE}
+    [image] = run(paint(model, Request.read({**told, "hires": hires}))).images
+    flat = Image.new("RGB", (64, 64), tuple(round(255 * each) for each in (0.9, 0.1, 0.4)))
+    begun = {"image": flat, "strength": 0.2, "width": 128, "height": 128}
+    [other] = run(paint(model, Request.read({**told, **begun}))).images
+    assert image.size == (128, 128)
+    assert np.abs(np.asarray(image, int) - np.asarray(other, int)).max() <= 1
+    with pytest.raises(MaquetteError, match="has an upscaler, which enlarges pictures"):
+        Request.read({**told, "hires": {**hires, "by": "latent"}})
 
 
 def test_regions_lie_over_the_same_part_of_a_larger_picture(model: Model) -> None:

@@ -67,6 +67,9 @@ class Painting:
     hires: Annotated[
         str | None, typer.Option(metavar="SCALE[:STRENGTH][:latent]", help="Then enlarge and repaint.")
     ] = None
+    upscaler: Annotated[
+        str | None, typer.Option(metavar="PATH", help="With --hires: a network that enlarges, such as Real-ESRGAN.")
+    ] = None
     detail: Annotated[
         Several, typer.Option(metavar="BOX|FINDER", help="Then repaint these parts enlarged, such as 40,40,64,64.")
     ] = None
@@ -144,6 +147,10 @@ class Painting:
         for option, (field, read) in READERS.items():
             if getattr(self, option) is not None:
                 given[field] = read(getattr(self, option))
+        if self.upscaler is not None:
+            if self.hires is None:
+                raise MaquetteError("--upscaler belongs to a second pass: give --hires, or see 'maquette upscale'")
+            given["hires"] = {**given["hires"], "upscaler": self.upscaler}
         return given
 
 

@@ -21,6 +21,7 @@ from maquette.models import (
     ip_adapter_names,
     mmdit_config,
     mmdit_names,
+    rrdb_names,
     t2i_adapter_config,
     t2i_adapter_names,
     t5_config,
@@ -43,6 +44,7 @@ from maquette.models.dit import DiT
 from maquette.models.flux import Flux
 from maquette.models.ip_adapter import IPAdapter
 from maquette.models.mmdit import MMDiT
+from maquette.models.rrdb import RRDB
 from maquette.models.t2i_adapter import T2IAdapter
 from maquette.models.t5 import T5
 from maquette.models.transformer_controlnet import FluxControlNet, MMDiTControlNet
@@ -69,7 +71,8 @@ class Kind:
 
     name: str
     role: str
-    """What it is in a model: "denoiser", "vae" (any first stage), one of `TEXTS`, or beside it: "control", "image"."""
+    """What it is in a model: "denoiser", "vae" (any first stage), one of `TEXTS`, or beside it: "control", "image",
+    "upscaler"."""
     network: type[Any]
     dialects: tuple[Dialect[Any, Any], ...]
     classes: tuple[str, ...]
@@ -105,6 +108,10 @@ def _no_config(*_: Any) -> Any:
 
 def _no_adapter_config(*_: Any) -> Any:
     raise MaquetteError("diffusers has no config for an IP-Adapter; keep it as one file")
+
+
+def _no_upscaler_config(*_: Any) -> Any:
+    raise MaquetteError("diffusers has no config for a network that enlarges; keep it as one file")
 
 
 def _no_targets(network: Any, position: int) -> list[Target]:
@@ -275,6 +282,16 @@ CLASSES = Kind(
     to_config=_no_config,
     targets=_no_targets,
 )
+UPSCALER = Kind(
+    name="ESRGAN",
+    role="upscaler",
+    network=RRDB,
+    dialects=rrdb_names.DIALECTS,
+    classes=(),
+    from_config=_spec(_no_upscaler_config),
+    to_config=_no_upscaler_config,
+    targets=_no_targets,
+)
 TEXTS = ("clip", "t5", "bert", "class")
 """The roles of what tells a denoiser about a prompt."""
 # A first stage with a codebook bears the marks of one without, so it comes first, and so does a transformer's
@@ -293,6 +310,7 @@ KINDS = (
     CONTROLNET,
     T2I_ADAPTER,
     IP_ADAPTER,
+    UPSCALER,
     CLIP_IMAGE,
     BERT,
     CLASSES,

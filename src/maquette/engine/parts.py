@@ -33,6 +33,8 @@ PREFIXES = (
     "text_encoders.clip_g.transformer.",
     "text_encoders.t5xxl.transformer.",
     "control_model.",
+    "params_ema.",
+    "params.",
 )
 AVERAGES = "model_ema."
 NUMBER = re.compile(r"\d+")
@@ -54,7 +56,7 @@ IGNORED = (
     r"global_step|iteration",
 )
 
-STRICT = ("denoiser", "control")
+STRICT = ("denoiser", "control", "upscaler")
 """The roles of networks that are refused where a tensor is left over: it may be a part of what they compute."""
 
 

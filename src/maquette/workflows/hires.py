@@ -1,16 +1,19 @@
 """A second pass at a larger size: what was painted is enlarged and painted again, for its details."""
 
 from collections.abc import Generator
+from dataclasses import replace
 
 import torch.nn.functional as F
 
 from maquette.diffusion.singlestep import Step
 from maquette.engine.model import Model
+from maquette.engine.upscale import upscaler_beside
 from maquette.text.script import second_pass
 from maquette.workflows.img2img import img2img
 from maquette.workflows.loop import Painted, develop, sample
 from maquette.workflows.request import Resolved, nearest_multiple
 from maquette.workflows.settings import Region
+from maquette.workflows.upscale import enlarge
 
 
 def enlarged(request: Resolved, multiple: int) -> Resolved:
@@ -40,6 +43,9 @@ def hires(model: Model, request: Resolved, painted: Painted) -> Generator[Step, 
     """Enlarge the latents, or the pictures, and paint them again."""
     assert request.hires is not None
     larger = enlarged(request, model.multiple)
+    if request.hires.upscaler is not None:
+        upscaler = upscaler_beside(model, request.hires.upscaler)
+        painted = replace(painted, images=enlarge(upscaler, painted.images))
     if request.hires.by == "pixel" or painted.latents is None or model.family.beside:
         return (yield from img2img(model, larger, painted))
     size = model.latent_shape(larger.width, larger.height)[1:]

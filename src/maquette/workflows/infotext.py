@@ -12,6 +12,7 @@ JSON beside it.
 import json
 import re
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 
 from maquette import __version__
 from maquette.engine.merge import MOST
@@ -21,7 +22,7 @@ from maquette.workflows.loras import name_of, take_tags, tell, write_tag
 from maquette.workflows.peer_names import A1111_SAMPLERS, A1111_SCHEDULES, Meaning
 from maquette.workflows.preprocessors import read_preprocessor
 from maquette.workflows.request import SIZE_MULTIPLE, Resolved
-from maquette.workflows.settings import Control, Lora
+from maquette.workflows.settings import Control, Hires, Lora
 
 MAX_INFOTEXT = 2**17  # characters
 
@@ -117,12 +118,17 @@ def _more(request: Resolved) -> dict[str, object]:
         "Mask blur": None if request.mask is None else request.mask_blur,
         "Hires upscale": None if hires is None else hires.scale,
         "Hires steps": None if hires is None else hires.steps,
-        "Hires upscaler": None if hires is None else UPSCALERS[hires.by],
+        "Hires upscaler": None if hires is None else _upscaler(hires),
         "Refiner": None if refiner is None else refiner.model,
         "Refiner switch at": None if refiner is None else refiner.at,
         "Token merging ratio": None if speed is None else speed.merge or None,
         "Step cache": f"{tell(speed.cache)} {speed.outer}" if speed is not None and speed.cache else None,
     }
+
+
+def _upscaler(hires: Hires) -> str:
+    """What A1111 calls a way to enlarge: its own by their names, networks by that of their file."""
+    return UPSCALERS[hires.by] if hires.upscaler is None else Path(hires.upscaler).stem
 
 
 _RNG_OF_OURS = {"CPU": "cpu", "NV": "a1111-nv"}  # what RNG means in what we wrote, unless Noise says another

@@ -142,12 +142,22 @@ class Extend(Part):
 
 
 class Hires(Part):
-    """A second pass at a larger size: `latent` enlarges the latent, `pixel` the decoded picture."""
+    """A second pass at a larger size: `latent` enlarges the latent, `pixel` the decoded picture.
+
+    That is done by `upscaler`, the file of a network (ESRGAN), or by Lanczos' filter.
+    """
 
     scale: Annotated[float, Field(gt=1, le=8, allow_inf_nan=False)] = 2.0
     strength: Strength = 0.6
     steps: Annotated[int, Field(ge=1, le=1000)] | None = None
     by: Annotated[str, Field(pattern="^(latent|pixel)$")] = "pixel"
+    upscaler: Name | None = None
+
+    @model_validator(mode="after")
+    def _check_way(self) -> Self:
+        if self.upscaler is not None and self.by == "latent":
+            raise ValueError("has an upscaler, which enlarges pictures, and not latents; leave out one of them")
+        return self
 
 
 class Detail(Part):

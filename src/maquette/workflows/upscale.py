@@ -1,0 +1,24 @@
+"""Pictures made larger by a network that was trained to, with nothing painted anew."""
+
+from collections.abc import Sequence
+
+from PIL import Image
+
+from maquette.engine.image import to_images
+from maquette.engine.upscale import Upscaler
+from maquette.errors import MaquetteError
+from maquette.workflows.canvas import MAX_PIXELS, to_pixels
+
+
+def enlarge(upscaler: Upscaler, images: Sequence[Image.Image]) -> list[Image.Image]:
+    """Pictures as many times larger as the network makes them; one at a time, for the memory of one.
+
+    Raises:
+        MaquetteError: one would become larger than any picture may be.
+    """
+    for image in images:
+        if image.width * image.height * upscaler.scale**2 > MAX_PIXELS:
+            sides = f"{image.width * upscaler.scale}x{image.height * upscaler.scale}"
+            limit = f"{MAX_PIXELS / 2**20:g} megapixels"
+            raise MaquetteError(f"{upscaler.path}: the picture would be {sides}, and the limit is {limit}")
+    return [large for image in images for large in to_images(2 * upscaler.enlarge((to_pixels([image]) + 1) / 2) - 1)]
