@@ -51,7 +51,13 @@ def test_a_picture_is_enlarged_beside_itself(folder: Path, capsys) -> None:
         (["a.png", "--by", "x2.safetensors", "--scale", "0.5"], "--scale must be from 1 to 16"),
         (["a.png", "--by", "x2.safetensors", "--out", "a.gif"], "pictures are PNG files"),
         (["a.png", "--by", "x2.safetensors", "--dtype", "int8"], "unknown precision 'int8'"),
-        (["large.png", "--by", "x2.safetensors"], "the picture would be 10000x10000, and the limit is 64 megapixels"),
+        ([".", "--by", "x2.safetensors"], "."),
+        (["a.png", "--by", "~nobody-here/x2.pth"], "~nobody-here/x2.pth: cannot be opened"),
+        (
+            ["large.png", "--by", "x2.safetensors", "--scale", "2"],
+            "would be 10000x10000, and the limit is 64 megapixels",
+        ),
+        (["large.png", "--by", "x2.safetensors"], "would be 10000x10000, and the limit is 64 megapixels"),
     ],
 )
 def test_a_mistake_is_one_line_and_leaves_no_file(arguments: list[str], message: str, folder: Path, capsys) -> None:

@@ -103,5 +103,7 @@ def test_what_a_network_has_not_is_said() -> None:
         looking_nowhere(plain, unet, ["middel"])
     with pytest.raises(MaquetteError, match="slg: only transformers"):
         leaving_out(plain, unet, [1])
+    with pytest.raises(MaquetteError, match=r"pag: no layer upp\.3 of"):
+        looking_nowhere(plain, unet, ["middle", "upp.3"])
     with pytest.raises(MaquetteError, match="slg: there is no layer 7; this network has 0 to 2"):
         leaving_out(plain, dit, [0, 7])

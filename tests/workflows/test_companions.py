@@ -12,6 +12,7 @@ import maquette
 from maquette.diffusion.process import EDM, Level
 from maquette.engine.companions import Companions
 from maquette.engine.model import Model
+from maquette.engine.open import companion
 from maquette.errors import MaquetteError
 from maquette.workflows.grid import Axis, varied
 from maquette.workflows.loop import run
@@ -84,3 +85,22 @@ def test_a_companion_that_is_not_there_is_named(base: Model) -> None:
     request = Request.read({"steps": 1, "width": 64, "height": 64, "refiner": {"model": "none.safetensors"}})
     with pytest.raises(MaquetteError, match=r"none\.safetensors"):
         run(paint(base, request))
+
+
+@pytest.mark.parametrize(
+    ("other", "complaint"), [("sd1-inpaint", "reads mask, masked picture beside the latent"), ("sd3", "does not paint")]
+)
+def test_a_refiner_of_another_kind_is_refused_before_anything_is_painted(
+    base: Model, tmp_path: Path, other: str, complaint: str
+) -> None:
+    path = write_original(other, tmp_path)
+    told = {"prompt": "x", "seed": 1, "steps": 5, "width": 64, "height": 64, "refiner": {"model": str(path), "at": 0.6}}
+    steps = []
+    with pytest.raises(MaquetteError, match=complaint):
+        run(paint(base, Request.read(told)), steps.append)
+    assert steps == []
+
+
+def test_a_companion_finds_loras_where_the_model_does(base: Model, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(base, "lora_folder", tmp_path)
+    assert companion(base, str(write_original("sd1", tmp_path))).lora_folder == tmp_path

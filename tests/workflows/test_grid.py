@@ -60,6 +60,8 @@ def test_an_axis_has_values_of_its_settings_kind(text: str, axis: Axis) -> None:
         ("steps.scale=1", "'steps.scale' is not a setting: steps has no parts; write steps="),
         ("loras.size=1", "'loras.size' is not a setting; did you mean file"),
         ("refiner=a,b", "refiner has parts; vary one of them: refiner.model, refiner.at"),
+        ("interval=0.5", "interval cannot be '0.5': give 2 parts"),
+        ('slg.layers="7,x"', "slg.layers cannot be '7,x'"),
         ("hires.scales=2", "'hires.scales' is not a setting; did you mean scale"),
         ('prompt="a cat,a dog', "is no list of values"),
     ],

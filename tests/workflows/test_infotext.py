@@ -244,6 +244,12 @@ def test_forge_tells_a_distilled_model_its_guidance() -> None:
     assert (settings.fields["guidance"], settings.fields["true_guidance"]) == (3.5, 2.0)
 
 
+def test_two_scales_of_guidance_are_read_as_they_were_written(model) -> None:
+    request = Request.read({"prompt": "a cat", "seed": 3, "guidance": 3.5, "true_guidance": 2.0})
+    settings = read_infotext(write_infotext(request.resolved(model.family.defaults), "0" * 10))
+    assert (settings.fields["guidance"], settings.fields["true_guidance"]) == (3.5, 2.0)
+
+
 def test_what_extensions_append_does_not_hide_the_settings() -> None:
     settings = read_infotext("a cat\nSteps: 20, Seed: 3\nTemplate: a {cat|dog}\nNegative Template: x")
     assert (settings.fields["prompt"], settings.fields["seed"]) == ("a cat", 3)

@@ -100,6 +100,8 @@ def test_why_it_may_be_another_picture_is_said(model) -> None:
         "the model is another: abcdefabcd painted it, gaussian is 0123456789"
     ]
     assert list(remarks(Settings(program="Maquette", version=here), model)) == []
+    other = Settings(program="Maquette", version=here, opened_with={"dtype": "bfloat16"})
+    assert list(remarks(other, model)) == ["it was painted in bfloat16, this is in float32; see --dtype"]
     assert list(remarks(Settings(program="Maquette", version="0.0.1 with torch 1.0"), model)) == [
         f"it was painted by Maquette 0.0.1 with torch 1.0; this is {here}"
     ]

@@ -84,6 +84,33 @@ def test_a_second_pass_begins_with_what_a_network_enlarged(model: Model, tmp_pat
         Request.read({**told, "hires": {**hires, "by": "latent"}})
 
 
+def test_an_upscaler_that_is_none_is_refused_before_anything_is_painted(model: Model, tmp_path: Path) -> None:
+    asked = {"seed": 7, "hires": {"upscaler": str(tmp_path / "typo.pth")}, **SIZE}
+    with pytest.raises(MaquetteError, match="typo.pth: cannot be opened"):
+        run(paint(model, Request.read(asked)))
+    assert getattr(model, "evaluations", 0) == 0
+
+
+def test_a_region_may_have_the_shape_of_a_photo_that_is_no_multiple(model: Model) -> None:
+    photo, mask = scene().resize((76, 61)), Image.new("L", (76, 61))
+    mask.paste(255, (0, 0, 30, 61))
+    asked = {"image": photo, "regions": [{"prompt": "pear", "mask": mask}], "strength": 0.5, "seed": 1}
+    for further, size in (({}, (80, 64)), ({"mask": Image.new("L", (76, 61), 255)}, (76, 61))):
+        assert run(paint(model, Request.read({**asked, **further}))).images[0].size == size
+    with pytest.raises(MaquetteError, match="their shapes differ"):
+        other = [{"prompt": "pear", "mask": mask.resize((61, 76))}]
+        run(paint(model, Request.read({**asked, "regions": other})))
+
+
+def test_details_have_nothing_of_another_mask(model: Model) -> None:
+    asked = {"image": scene(), "mask": Image.new("L", (64, 64), 255), "seed": 7, "strength": 0.3, "steps": 6}
+    detail = {"boxes": ((8, 8, 40, 40),), "strength": 0.5, "size": 64}
+    first = run(paint(model, Request.read({**asked, "mask_grey": "strength"}))).images[0]
+    both = run(paint(model, Request.read({**asked, "mask_grey": "strength", "detail": detail}))).images[0]
+    alone = run(paint(model, Request.read({"image": first, "seed": 7, "steps": 6, "detail": detail}))).images[0]
+    assert np.array_equal(np.asarray(both), np.asarray(alone))
+
+
 def test_regions_lie_over_the_same_part_of_a_larger_picture(model: Model) -> None:
     fields = {"regions": [{"prompt": "[a:b:6]", "box": (32, 0, 64, 64), "feather": 8}], "hires": {"scale": 1.5}}
     request = resolve(Request.read({"steps": 4, **SIZE, **fields}), model)

@@ -40,11 +40,7 @@ def img2img(
     opening: Opening,
 ) -> None:
     """Repaint a picture as the words say."""
-    if strength is None and (painting.hires or painting.detail):
-        from maquette.families.family import Defaults
-
-        strength = Defaults.strength  # in Python one may leave it out to enlarge or detail alone
-    _paint(painting, opening, prompt=prompt, image=image, strength=strength, depth=depth)
+    _paint(painting, opening, prompt=prompt, image=image, strength=strength, depth=depth, repainted=True)
 
 
 @command
@@ -61,7 +57,7 @@ def inpaint(
     opening: Opening,
 ) -> None:
     """Repaint a part of a picture; every other pixel stays as it is."""
-    given = {
+    given: dict[str, Any] = {
         "prompt": prompt,
         "image": image,
         "mask": mask,
@@ -109,6 +105,6 @@ def detail(
     _paint(painting, opening, prompt=prompt, image=image, detail=told)
 
 
-def _paint(painting: Painting, opening: Opening, **fields: Any) -> None:
+def _paint(painting: Painting, opening: Opening, *, repainted: bool = False, **fields: Any) -> None:
     given = {name: value for name, value in fields.items() if value is not None}
-    paint_and_write({**painting.fields(), **given}, painting, opening)
+    paint_and_write({**painting.fields(), **given}, painting, opening, repainted=repainted)

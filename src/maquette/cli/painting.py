@@ -199,8 +199,12 @@ READERS: Mapping[str, tuple[str, Callable[[Any], Any]]] = {
 """For each option with a form of its own, the field of a request and what reads it."""
 
 
-def paint_and_write(fields: dict[str, Any], painting: Painting, opening: Opening) -> None:
-    """Validate, open, paint and write, saying what is done, and print the paths of the pictures."""
+def paint_and_write(fields: dict[str, Any], painting: Painting, opening: Opening, *, repainted: bool = False) -> None:
+    """Validate, open, paint and write, saying what is done, and print the paths of the pictures.
+
+    A whole picture that is begun with is `repainted` even if no strength is given: elsewhere one may leave that out to
+    enlarge or detail alone.
+    """
     from maquette.cli.progress import PaintingBar
 
     with PaintingBar() as bar:
@@ -218,6 +222,8 @@ def paint_and_write(fields: dict[str, Any], painting: Painting, opening: Opening
             raise MaquetteError(f"--out and --attention would both write {names[1][0]}; give them different names")
         bar.say(f"opening {request.model}")
         model = open_from_options(request.model, opening)
+        if repainted and request.strength is None:
+            request = request.model_copy(update={"strength": model.family.defaults.strength})
         resolved = resolve(request, model)
         bar.begin(count_steps(resolved), len(batches(model, resolved)))
         if painting.preview:

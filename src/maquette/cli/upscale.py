@@ -27,13 +27,16 @@ def upscale(
         from maquette.weights.atomic_file import replacing
         from maquette.workflows.canvas import fit, read_image
         from maquette.workflows.picture import check_out, make_folder
-        from maquette.workflows.upscale import enlarge
+        from maquette.workflows.upscale import check_size, enlarge
 
-        to = out or Path(image).with_name(f"{Path(image).stem}-large.png")
-        check_out(to)
+        if out is not None:
+            check_out(out)
         if scale is not None and not 1 <= scale <= 16:
             raise MaquetteError(f"--scale must be from 1 to 16, got {scale:g}")
         given = read_image(image)
+        to = out or Path(image).with_name(f"{Path(image).stem}-large.png")
+        check_out(to)
+        check_size(given.size, scale or 1)
         bar.say(f"opening {network}")
         place = fastest_device() if device is None else read_device(device)
         upscaler = open_upscaler(network, place, read_precision(dtype or "float32"))

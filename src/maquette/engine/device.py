@@ -9,7 +9,7 @@ import torch
 
 from maquette.errors import MaquetteError
 
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16, "float64": torch.float64}
 PRECISION = "MAQUETTE_DTYPE"  # the environment's name for the precision where none is asked for
 UNITS = {"amx_bf16": "AMX", "avx512_bf16": "AVX-512"}  # that multiply bfloat16, by the processor's flags; fastest first
 

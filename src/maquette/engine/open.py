@@ -134,8 +134,12 @@ def _recognised(path: Path, wishes: Wishes) -> tuple[Recognition, Family]:
 
 def companion(model: Model, name: str) -> Model:
     """A model that works with another one, such as a refiner, on its device and in its precision."""
-    opened: Model = model.companions.get(name, lambda: open(name, device=str(model.device), dtype=model.dtype))
+    opened: Model = model.companions.get(name, lambda: _companion(model, name))
     return opened
+
+
+def _companion(model: Model, name: str) -> Model:
+    return open(name, device=str(model.device), dtype=model.dtype, lora_folder=model.lora_folder)
 
 
 def find(name: str | Path, variant: str | None = None) -> Path:

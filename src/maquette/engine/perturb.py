@@ -39,10 +39,11 @@ def looking_nowhere(denoise: Denoiser, network: nn.Module, layers: Sequence[str]
         [part for name, part in found.items() if any(f"{name}.".startswith(f"{layer}.") for layer in layers or USUAL)]
         for found in (inside, joint)
     )
-    if not alone and not together:
+    idle = [each for each in layers if not any(f"{name}.".startswith(f"{each}.") for name in (*inside, *joint))]
+    if idle or not (alone or together):
         known = list(dict.fromkeys(".".join(name.split(".")[:2]) for name in (*inside, *joint)))
         raise MaquetteError(
-            f"pag: no layer {' or '.join(layers or USUAL)} of this network attends to the picture; "
+            f"pag: no layer {' or '.join(idle or USUAL)} of this network attends to the picture; "
             f"those that do are in {', '.join(known) or 'none'}"
         )
 

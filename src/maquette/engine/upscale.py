@@ -62,15 +62,23 @@ def upscaler_beside(model: Model, name: str) -> Upscaler:
     return upscaler
 
 
+def _find(name: str | Path) -> Path:
+    try:
+        path = Path(name).expanduser()
+        if path.exists():
+            return path
+    except (OSError, ValueError, RuntimeError):  # too long, or with characters that no path has
+        path = Path(name)
+    return fetch(str(name)) if is_name(str(name)) else path
+
+
 def open_upscaler(name: str | Path, device: torch.device | None = None, dtype: torch.dtype = torch.float32) -> Upscaler:
     """Open a network that enlarges pictures, told by its tensors; `name` is a file or a name of the hub.
 
     Raises:
         MaquetteError: there is no such file, it is damaged, or holds something else.
     """
-    path = Path(name).expanduser()
-    if not path.exists() and is_name(str(name)):
-        path = fetch(str(name))
+    path = _find(name)
     part = next((part for part in split(open_weights(path), path).parts if part.kind.role == "upscaler"), None)
     if part is None:
         raise MaquetteError(f"{path}: holds no network that enlarges pictures (ESRGAN, Real-ESRGAN); give another file")

@@ -1,15 +1,17 @@
 """What would fail, or be left out, only after much was painted: refused before anything is."""
 
 from maquette.engine.model import Model
+from maquette.engine.upscale import upscaler_beside
 from maquette.errors import MaquetteError
 from maquette.workflows.finders import finder
 from maquette.workflows.hires import enlarged
 from maquette.workflows.region import Box, Size
 from maquette.workflows.request import Resolved
+from maquette.workflows.upscale import check_size
 
 
 def check(model: Model, request: Resolved) -> None:
-    """Refuse maps of attention that nothing would record, a finder that is none, a box outside of the picture.
+    """Refuse maps of attention that nothing would record, a finder or upscaler that is none, a box outside the picture.
 
     Raises:
         MaquetteError: which of them, and what to do.
@@ -18,6 +20,12 @@ def check(model: Model, request: Resolved) -> None:
         raise MaquetteError("attention is recorded in the first pass, not where details are repainted; leave it out")
     if request.attention and request.guidance == 0 and not model.family.distilled:
         raise MaquetteError("with guidance 0 the words are not read; leave out attention, or give another guidance")
+    if request.hires is not None and request.hires.upscaler is not None:
+        upscaler = upscaler_beside(model, request.hires.upscaler)
+        given = request.image is not None and not request.repainted
+        check_size(
+            request.image.rgb.size if given and request.image else (request.width, request.height), upscaler.scale
+        )
     if request.detail is not None:
         if request.detail.finder is not None:
             finder(request.detail.finder)

@@ -13,7 +13,7 @@ from maquette.workflows.finders import Found, finder
 from maquette.workflows.inpaint import repaint
 from maquette.workflows.loop import Painted
 from maquette.workflows.region import Box, around, feather, paste
-from maquette.workflows.request import Resolved
+from maquette.workflows.request import Request, Resolved
 from maquette.workflows.settings import Detail, Picture
 
 
@@ -54,10 +54,14 @@ def _repaint_enlarged(
     mask = feather(found.covering(image.size), told.feather)
     crop = around(found.box, round(told.padding * max(found.box.size)), width / height, image.size)
     changes: dict[str, object] = {"width": width, "height": height, "strength": told.strength}
+    changes |= {name: Request.model_fields[name].default for name in ("mask_blur", "mask_grey")}  # of another mask
     changes |= {name: getattr(told, name) for name in ("prompt", "negative") if getattr(told, name) is not None}
     if request.depth is not None:
         changes["depth"] = Picture(request.depth.image.resize(image.size).crop(crop))
     local = request.model_copy(update={"regions": (), "controls": (), "hires": None, "tiles": None, **changes})
     enlarged, where = (fit(each.crop(crop), width, height, "stretch") for each in (image, mask))
-    new = yield from repaint(model, local, enlarged, where)
+    followed = None
+    if model.family.follows_picture and request.image is not None:
+        followed = fit(fit(request.image.rgb, *image.size).crop(crop), width, height, "stretch")
+    new = yield from repaint(model, local, enlarged, where, followed=followed)
     return paste(image, new.images[0], crop, mask), new.hashes[0]

@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 from types import NoneType
 from typing import Annotated, Any, get_args, get_origin
@@ -79,7 +80,7 @@ def _divide(listed: str) -> list[str]:
 
 def _read_values(name: str, kind: Any, words: Sequence[str]) -> Generator[Any, None, None]:
     """Each word as the setting's kind of value, without empty ones that are none."""
-    read: Callable[[str], Any] = Picture.read if _innermost(kind) is Picture else TypeAdapter(kind).validate_strings
+    read: Callable[[str], Any] = Picture.read if _innermost(kind) is Picture else partial(_read_value, kind)
     for word in words:
         try:
             yield read(word)
@@ -87,6 +88,23 @@ def _read_values(name: str, kind: Any, words: Sequence[str]) -> Generator[Any, N
             if word:
                 reason = error.errors()[0]["msg"] if isinstance(error, ValidationError) else str(error)
                 raise MaquetteError(f"{name} cannot be {word!r:.60}: {reason.removeprefix('Value error, ')}") from None
+
+
+def _read_value(kind: Any, word: str) -> Any:
+    """A word as a value; between commas the parts of one that has parts, such as an interval."""
+    try:
+        return TypeAdapter(kind).validate_strings(word)
+    except ValidationError:
+        inner, parts = _innermost(kind), word.split(",")
+        if get_origin(inner) is not tuple:
+            raise
+        kinds = get_args(inner)
+        if kinds[-1] is ...:
+            kinds = kinds[:1] * len(parts)
+        if len(kinds) != len(parts):
+            raise ValueError(f"give {len(kinds)} parts, with commas between them, in double quotes") from None
+        read = [TypeAdapter(each).validate_strings(part.strip()) for each, part in zip(kinds, parts, strict=True)]
+        return TypeAdapter(kind).validate_python(tuple(read))
 
 
 def _spread(text: str) -> list[str]:

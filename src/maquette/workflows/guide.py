@@ -35,10 +35,12 @@ from maquette.engine.words import find_words
 from maquette.errors import MaquetteError
 from maquette.text.script import by_step as read_by_step
 from maquette.text.script import split_together
-from maquette.workflows.canvas import Fit, fit, read_mask, to_pixels
+from maquette.workflows.canvas import Fit, fit, pad_edges, read_mask, to_pixels
 from maquette.workflows.preprocessors import preprocess
-from maquette.workflows.request import Resolved
+from maquette.workflows.request import SIZE_MULTIPLE, Resolved
 from maquette.workflows.settings import Control, Picture, Region
+
+Wanted = Sequence[tuple[Conditioning, float]]
 
 
 class Guide:
@@ -86,7 +88,7 @@ class Guide:
         made: dict[tuple[object, str, str], Guided] = {}
         for told in zip(wanted, unwanted, other, strict=True):
             if told not in made:
-                made[told] = self._strengthened(self._pair(*told))
+                made[told] = self._strengthened(*self._conditionings(*told))
         return by_step([made[told] for told in zip(wanted, unwanted, other, strict=True)], list(self.walked)[:-1])
 
     def _said(self, prompt: str) -> list[str]:
@@ -102,32 +104,33 @@ class Guide:
             raise MaquetteError("a variation goes towards one prompt; leave out AND")
         return words or ""
 
-    def _pair(self, wanted: Sequence[tuple[str, float]], unwanted: str, other: str) -> Pair:
+    def _conditionings(
+        self, wanted: Sequence[tuple[str, float]], unwanted: str, other: str
+    ) -> tuple[Wanted, Conditioning]:
+        """What the model is told of what is wanted, each with its weight, and of what is not."""
         positives = [(self._vary(self._tell(text), other), weight) for text, weight in wanted]
         if self.attention is not None:
             for (text, _), (told, _) in zip(wanted, positives, strict=True):
                 self.attention.tell(find_words(self.model, text), told.tokens)
         negative = self._tell(unwanted, negative=True)
-        if self.model.family.instructed:
-            return self._instructed(positives, negative)
-        return Pair(self._denoise, positives, negative)
+        return positives, negative
 
-    def _instructed(self, positives: Sequence[tuple[Conditioning, float]], negative: Conditioning) -> Pair:
+    def _instructed(self, positives: Wanted, negative: Conditioning) -> Guided:
         """Away from neither words nor picture, to each by a scale of its own (Brooks et al. 2023, equation 3)."""
         request = self.request
         assert negative.concat is not None and request.image_guidance is not None
         blind = replace(negative, concat=torch.zeros_like(negative.concat))
         by_words = [(told, weight * request.guidance) for told, weight in positives]
         by_picture = request.image_guidance - sum(weight for _, weight in by_words)
-        return Pair(self._denoise, [*by_words, (negative, by_picture)], blind)
+        return Pair(self._denoise, [*by_words, (negative, by_picture)], blind).positive
 
-    def _strengthened(self, pair: Pair) -> Guided:
+    def _strengthened(self, positives: Wanted, negative: Conditioning) -> Guided:
         """Guidance of the kind, as strong, as long and as rescaled as the request says."""
-        request, family = self.request, self.model.family
+        request, family, pair = self.request, self.model.family, Pair(self._denoise, positives, negative)
         scale = request.true_guidance if family.distilled else request.guidance
         if family.instructed:
-            scale = 1.0  # both scales are in the pair
-        if request.apg is not None:
+            guided = self._instructed(positives, negative)
+        elif request.apg is not None:
             guided = apg(pair, scale, **request.apg.model_dump())
         elif request.cfg_zero:
             guided = zero_star(pair, scale, self.model.prediction)
@@ -252,21 +255,35 @@ class Guide:
         """A region's weight at every place of the latent."""
         width, height = self.request.width, self.request.height
         if region.mask is not None:
-            white = read_mask(region.mask.image, region.mask.image.size).resize((width, height), Image.Resampling.BOX)
-            mask = torch.from_numpy(np.asarray(white, np.float32) / 255)
+            mask = torch.from_numpy(np.asarray(self._white(region.mask), np.float32) / 255)
         else:
             assert region.box is not None
             mask = _inside(region.box, width, height, region.feather)
         size = self.model.latent_shape(width, height)[1:]
         return region.weight * F.interpolate(mask[None, None], size, mode="area").to(self.model.device)
 
+    def _white(self, given: Picture) -> Image.Image:
+        """The mask of a region at the size that is painted, brought there as the picture is that it belongs to."""
+        request, white = self.request, read_mask(given.image, given.image.size)
+        size = request.width, request.height
+        if request.image is not None and request.keeps_pixels and request.extend is None:
+            beyond = [side - own for side, own in zip(size, request.image.image.size, strict=True)]
+            if min(beyond) >= 0 and max(beyond) < math.lcm(self.model.multiple, SIZE_MULTIPLE):
+                return pad_edges(white.resize(request.image.image.size, Image.Resampling.BOX), 0, 0, *beyond)
+        return fit(white, *size)
+
     def _refined(self) -> Guided:
         assert self.request.refiner is not None
         refiner = companion(self.model, self.request.refiner.model)
+        beside, own = refiner.family.beside, self.model.family.beside
+        size = self.request.width, self.request.height
+        if beside and beside != own:
+            raise MaquetteError(f"{refiner.name} reads {', '.join(beside)} beside the latent; give another refiner")
+        if refiner.latent_shape(*size) != self.model.latent_shape(*size):
+            raise MaquetteError(f"{refiner.name} does not paint the latents of {self.model.name}; give another refiner")
         plain = self.request.model_copy(update={"refiner": None, "controls": ()})  # made for the first model
-        return Guide(
-            refiner, plain, self.levels, walked=self.walked, foreign=refiner.process != self.model.process
-        ).guided()
+        foreign, concat = refiner.process != self.model.process, self.concat if beside else None
+        return Guide(refiner, plain, self.levels, walked=self.walked, foreign=foreign, concat=concat).guided()
 
 
 def _inside(box: Sequence[int], width: int, height: int, feather: int) -> Tensor:

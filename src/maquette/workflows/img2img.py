@@ -15,7 +15,10 @@ def img2img(model: Model, request: Resolved, painted: Painted) -> Generator[Step
     size = request.width, request.height
     pixels = to_pixels([fit(image, *size) for image in painted.images]).to(model.device)
     depth = None if request.depth is None else read_depth(request.depth.image, size).to(model.device)
-    concat = read_beside(model, pixels, depth=depth)
+    shown = pixels
+    if model.family.follows_picture and request.image is not None:  # in a second pass, too
+        shown = to_pixels([fit(request.image.rgb, *size)])
+    concat = read_beside(model, shown, depth=depth)
     assert request.strength is not None
     only_followed = model.family.follows_picture and request.strength == 1.0
     source = None if only_followed else model.encode(pixels)

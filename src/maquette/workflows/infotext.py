@@ -208,6 +208,10 @@ def _read_numbers(settings: Settings, told: Mapping[str, str]) -> None:
     for key, (name, kind) in _NUMBERS.items():
         if key in told:
             settings.fields[name] = kind(told[key])
+    if "Distilled CFG Scale" in told:  # as Forge has it, with models that are told their guidance
+        if (true := settings.fields.get("guidance", 1.0)) > 1.0:
+            settings.fields["true_guidance"] = true
+        settings.fields["guidance"] = float(told["Distilled CFG Scale"])
     if "Size" in told:
         width, _, height = told["Size"].partition("x")
         settings.fields |= {"width": int(width), "height": int(height)}
@@ -250,10 +254,6 @@ def _read_theirs(settings: Settings, told: Mapping[str, str]) -> None:
         loras += named
     if loras:
         settings.fields["loras"] = loras
-    if "Distilled CFG Scale" in told:  # Forge, with models that are told their guidance
-        if (true := settings.fields.get("guidance", 1.0)) > 1.0:
-            settings.fields["true_guidance"] = true
-        settings.fields["guidance"] = float(told["Distilled CFG Scale"])
     _read_sampler(settings, told)
     settings.noise = "a1111-cpu" if told.get("RNG") == "CPU" else "a1111-nv"  # where nothing is said: from the GPU
     settings.noise_delta = int(told.get("ENSD", 0))

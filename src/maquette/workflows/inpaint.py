@@ -51,12 +51,19 @@ def canvas(request: Resolved) -> tuple[Image.Image, Image.Image]:
 
 
 def repaint(
-    model: Model, request: Resolved, image: Image.Image, mask: Image.Image, attention: AttentionMaps | None = None
+    model: Model,
+    request: Resolved,
+    image: Image.Image,
+    mask: Image.Image,
+    attention: AttentionMaps | None = None,
+    *,
+    followed: Image.Image | None = None,
 ) -> Generator[Step, None, Painted]:
-    """Repaint a picture of the request's size where `mask` is white."""
+    """Repaint a picture of the request's size where `mask` is white; a model that follows one follows `followed`."""
     assert request.strength is not None
     within, by_degrees = mask.point(_NOT_BLACK), request.mask_grey == "strength"
-    pixels, where = to_pixels([image]).to(model.device), mask_to_tensor(mask).to(model.device)
+    pixels, where = to_pixels([image]).to(model.device), mask_to_tensor(within if by_degrees else mask).to(model.device)
+    shown = pixels if followed is None else to_pixels([followed])
     depth = None if request.depth is None else read_depth(request.depth.image, image.size).to(model.device)
     latents = yield from sample(
         model,
@@ -64,7 +71,7 @@ def repaint(
         source=model.encode(pixels),
         strength=request.strength,
         mask=latent_mask(mask if by_degrees else within, model.first_stage.vae.spec.factor).to(model.device),
-        concat=read_beside(model, pixels, where, depth),
+        concat=read_beside(model, shown, where, depth),
         attention=attention,
     )
     developed = develop(model, latents)

@@ -34,6 +34,7 @@ from maquette.workflows.overlay import sheet
 from maquette.workflows.picture import Origin, encode_png, hash_latent, name_files, write_files
 from maquette.workflows.region import Box
 from maquette.workflows.request import MAX_PIXELS, MAX_SIDE, SIZE_MULTIPLE, Request, Resolved, nearest_multiple
+from maquette.workflows.settings import Picture
 
 SMALLEST = 32  # pixels: a smaller picture is painted enlarged, or with its edges repeated
 BATCH_PIXELS = 2**20  # painted at once on an accelerator: 64 pictures of 128 x 128, 4 of 512 x 512, 1 that is larger
@@ -163,13 +164,15 @@ def resolve(request: Request, model: Model) -> Resolved:
     if resolved.image_guidance is not None and not model.family.instructed:  # A1111 once wrote it for every model
         warnings.warn(f"{model.name} is not told how to change a picture; image_guidance is not used", stacklevel=2)
         resolved = resolved.model_copy(update={"image_guidance": None})
+    if model.family.instructed and (resolved.apg is not None or resolved.cfg_zero):
+        raise MaquetteError(f"{model.name} is guided by words and by a picture at once; leave out apg and cfg_zero")
     if resolved.true_guidance != 1.0 and not model.family.distilled:
         raise MaquetteError(f"{model.name} was not distilled for its guidance; give guidance instead of true_guidance")
     for region in resolved.regions:
         if region.box is not None:
             Box(*region.box).within((resolved.width, resolved.height))
         if region.mask is not None:
-            read_mask(region.mask.image, (resolved.width, resolved.height))
+            _check_region(region.mask, resolved)
     for name, side in (("width", resolved.width), ("height", resolved.height)):
         if side % model.multiple:
             near = nearest_multiple(side, model.multiple)
@@ -177,6 +180,17 @@ def resolve(request: Request, model: Model) -> Resolved:
                 f"{name} {side} is not a multiple of {model.multiple}, as {model.name} needs; try {near}"
             )
     return resolved
+
+
+def _check_region(mask: Picture, request: Resolved) -> None:
+    """Refuse a region's mask that is empty, or has neither the shape of what is painted nor of its picture."""
+    size = request.width, request.height
+    try:
+        read_mask(mask.image, size)
+    except MaquetteError:
+        if request.image is None or request.extend is not None:
+            raise
+        read_mask(mask.image, request.image.image.size)
 
 
 def batches(model: Model, request: Resolved) -> list[Resolved]:

@@ -90,6 +90,9 @@ def remarks(settings: Settings, model: Model, hashes: Mapping[str, str] | None =
         before = settings.hashes.get(name) or now
         if not now.startswith(before) and not before.startswith(now):
             yield f"the {name} is another: {before:.{ADDED_DIGITS}} painted it, this is {now:.{ADDED_DIGITS}}"
+    precision, now = settings.opened_with.get("dtype"), str(model.dtype).removeprefix("torch.")
+    if settings.program == "Maquette" and now != (precision or "float32"):
+        yield f"it was painted in {precision or 'a precision that it does not tell'}, this is in {now}; see --dtype"
     if settings.program == "Maquette" and settings.version and settings.version not in HERE:
         yield f"it was painted by Maquette {settings.version}; this is {HERE}"
     for each in settings.untranslated[:MAX_REMARKS]:
