@@ -1,5 +1,8 @@
 """The shipped model: small enough, the same in diffusers, and steered by its words and its seed alone."""
 
+import shutil
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -50,3 +53,13 @@ def test_the_background_is_as_told(mini) -> None:
         for prompt in (f"a cat on a {english} background", f"{chinese}背景上的一只猫"):
             corners = pixels(mini.txt2img(prompt, seed=3))[[0, 0, -1, -1], [0, -1, 0, -1]].mean(axis=0)
             assert corners.argmax() == channel, (prompt, corners)
+
+
+def test_every_part_has_its_share_in_the_whole_hash(mini, tmp_path: Path) -> None:
+    shutil.copytree(ASSETS / "mini", tmp_path / "mini")
+    file = tmp_path / "mini" / "vae" / "diffusion_pytorch_model.safetensors"
+    data = bytearray(file.read_bytes())
+    data[-1] ^= 1
+    file.write_bytes(data)
+    other = maquette.open(tmp_path / "mini", device="cpu", dtype="float32")
+    assert other.hash == mini.hash and other.whole_hash != mini.whole_hash

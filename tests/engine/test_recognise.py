@@ -188,6 +188,13 @@ def test_marks_count_before_metadata_and_noise_only_with_v(tmp_path: Path) -> No
         assert recognise(path).family.process.at(999.0).alpha > 0.0
 
 
+def test_metadata_that_speak_of_noise_say_nothing_of_a_flow(tmp_path: Path) -> None:
+    """kohya's scripts write epsilon whatever they train."""
+    path = tmp_path / "sd3.safetensors"
+    write_safetensors(path, original(SMALL["sd3"]), {"modelspec.prediction_type": "epsilon"})
+    assert prediction_of(recognise(path))[0] == "velocity"
+
+
 def test_a_yaml_says_nothing_of_a_flow(tmp_path: Path) -> None:
     path = write_original("sd3", tmp_path, tokenizers=False)
     path.with_suffix(".yaml").write_text("parameterization: v\n")

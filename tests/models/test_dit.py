@@ -5,6 +5,7 @@ import torch
 from transformer_references import compare, dit_reference, noise, randomise
 
 from maquette.diffusion.conditioning import Conditioning
+from maquette.engine.kinds import kind_of_config
 from maquette.errors import MaquetteError
 from maquette.models import dit_config
 from maquette.models.dit import DiT, DiTSpec, class_vector
@@ -89,3 +90,36 @@ def test_mistakes_are_told():
         class_vector([3, 10], 10)
     with pytest.raises(MaquetteError, match=r"expected 4, or 8"):
         dit_config.from_config({**dit_config.to_config(SMALL), "out_channels": 5})
+
+
+def test_the_published_config_is_of_the_older_class() -> None:
+    """facebook/DiT-XL-2-256, and what diffusers 0.27 makes of it."""
+    told = {
+        "_class_name": "Transformer2DModel",
+        "_diffusers_version": "0.12.0.dev0",
+        "activation_fn": "gelu-approximate",
+        "attention_bias": True,
+        "attention_head_dim": 72,
+        "cross_attention_dim": None,
+        "dropout": 0.0,
+        "in_channels": 4,
+        "norm_elementwise_affine": False,
+        "norm_num_groups": 32,
+        "norm_type": "ada_norm_zero",
+        "num_attention_heads": 16,
+        "num_embeds_ada_norm": 1000,
+        "num_layers": 28,
+        "num_vector_embeds": None,
+        "only_cross_attention": False,
+        "out_channels": 8,
+        "patch_size": 2,
+        "sample_size": 32,
+        "upcast_attention": False,
+        "use_linear_projection": False,
+    }
+    for options in (told, {**told, "attention_type": "default"}):
+        kind = kind_of_config(options)
+        assert kind is not None and kind.network is DiT
+        assert kind.from_config(options, "config.json").spec == DIT["DiT-XL/2"]
+    with pytest.raises(MaquetteError, match="norm_type"):
+        dit_config.from_config({**told, "norm_type": "ada_norm_single"})  # PixArt's

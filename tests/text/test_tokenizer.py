@@ -145,6 +145,18 @@ def test_less_than_the_tower_can_read_is_taken_from_the_config(trained: CLIPToke
     assert CLIPTokenizer.read(tmp_path).length == 77
 
 
+@pytest.mark.parametrize("decoder", [True, False])
+def test_an_early_config_leaves_the_padding_to_the_map_beside_it(
+    trained: CLIPTokenizer, tmp_path: Path, decoder: bool
+) -> None:
+    """Stable Diffusion 2's folders: transformers pads as the map says, unless the config tells of its tokens itself."""
+    trained.write(tmp_path)
+    added = {"added_tokens_decoder": {}} if decoder else {}
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"pad_token": "<|endoftext|>", **added}))
+    (tmp_path / "special_tokens_map.json").write_text(json.dumps({"pad_token": "!"}))
+    assert CLIPTokenizer.read(tmp_path).pad == (trained.end if decoder else trained.vocabulary["!"])
+
+
 @pytest.mark.parametrize(
     ("file", "content"),
     [

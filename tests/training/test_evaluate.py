@@ -35,7 +35,7 @@ pytestmark = pytest.mark.usefixtures("drawable")
 class Painter:
     """Draws what a caption was made for, and grey for no words; its latents are the pictures themselves."""
 
-    name, hash = "painter", "0123456789"
+    name, whole_hash = "painter", "0123456789"
     device, dtype = torch.device("cpu"), torch.float32
     process = Discrete.scaled_linear()
     family = SimpleNamespace(

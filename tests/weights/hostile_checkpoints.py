@@ -149,6 +149,16 @@ def _growing_pickles() -> dict[str, bytes]:
     doubling = b"".join(
         b"q%c0}" % i + b"".join(text(key) + b"h%cs" % i for key in "abc") for i in range(60)
     )  # each dictionary holds the one before three times
+    new, parts = name("a", "B") + b")\x81", ("_parameters", "_buffers", "_modules")
+    tripling = new + b"q\x00"
+    for level in range(1, 30):
+        inner = b"".join(text(part) + b"h" + bytes([level - 1]) + b"s" for part in parts)
+        tripling += b"0" + new + b"}" + inner + b"bq" + bytes([level])
+    copies = b"](" + b"K\x01K\x02\x86" * 20_000 + b"eq\x00" + name("collections", "OrderedDict") + b"q\x01"
+    copies += b"h\x01h\x00\x85R" * 200_000
+    itself = b"".join(b"\x8c\x05" + f"{number:05}".encode() + b"h\x00" for number in range(90_000))
+    other = name("torch._tensor", "_rebuild_from_type_v2")
+    within = other + b"q\x00" + b"h\x00N" * 2_000 + b")" + b"\x87" * 2_000 + b"R"
     return {
         "bytearray of 1 GiB": table(w=tensor(), x=call(name("builtins", "bytearray"), gigabyte)),
         "bytearray of 1 GiB, Python 2": table(w=call(name("__builtin__", "bytearray"), gigabyte)),
@@ -165,6 +175,11 @@ def _growing_pickles() -> dict[str, bytes]:
         "two million memos": PROTOCOL_4 + b"}" + b"\x94" * 2_000_000 + b".",
         "colliding keys": PROTOCOL_2 + b"}(" + colliding + b"u.",
         "dictionaries that triple": PROTOCOL_2 + b"}" + doubling + b".",
+        "objects that triple": PROTOCOL_2 + tripling + b".",
+        "a list that is copied": PROTOCOL_2 + copies + b".",
+        "a dictionary of itself": PROTOCOL_4 + b"}q\x00(" + itself + b"u.",
+        "a dictionary of itself under bytes": PROTOCOL_4 + b"}q\x00(" + itself.replace(b"\x8c", b"C") + b"u.",
+        "tensors of another class within each other": PROTOCOL_2 + within + b".",
         "20 MB of wide words": PROTOCOL_2 + b"](" + words + b"e.",
         "a dictionary inside itself": PROTOCOL_2 + b"}q\x00" + text("state_dict") + b"h\x00s" + b".",
         "a list inside itself": PROTOCOL_2 + b"]q\x00h\x00a.",

@@ -25,12 +25,14 @@ def hints(path: Path, weights: Weights) -> Iterator[tuple[str, tuple[str, str]]]
     """What a file and its surroundings say; the last word on each counts."""
     told = weights.metadata.get("modelspec.prediction_type") or weights.metadata.get("prediction_type")
     if told and SPELLINGS.get(told, told) in PREDICTIONS:
-        yield "prediction", (told, "modelspec.prediction_type in the metadata")
+        # kohya's scripts write epsilon into whatever they train, flows as well
+        of = "discrete prediction" if SPELLINGS.get(told, told) in ("epsilon", "v") else "prediction"
+        yield of, (told, "modelspec.prediction_type in the metadata")
     if weights.metadata.get("ss_zero_terminal_snr") == "True":
         yield "zero_terminal_snr", ("true", "ss_zero_terminal_snr in the metadata")
     marks = markers(weights)
     if marks["v_pred"]:
-        yield "prediction", ("v", "the tensor v_pred")
+        yield "discrete prediction", ("v", "the tensor v_pred")
     if marks["ztsnr"]:
         yield "zero_terminal_snr", ("true", "the tensor ztsnr")
     if marks["edm_vpred.sigma_max"]:

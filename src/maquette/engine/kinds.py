@@ -135,14 +135,14 @@ def _t5_targets(network: T5, position: int) -> list[Target]:
     return targets(network, (table,), roots=roots, kohya=(f"lora_te{position}", "lora_te3"))
 
 
-def _transformer(name: str, network: type[Any], names: Any, config: Any, their_class: str) -> Kind:
+def _transformer(name: str, network: type[Any], names: Any, config: Any, *classes: str) -> Kind:
     """A transformer that denoises, by the modules of its names and of its config."""
     return Kind(
         name=name,
         role="denoiser",
         network=network,
         dialects=names.DIALECTS,
-        classes=(their_class,),
+        classes=classes,
         from_config=_spec(config.from_config),
         to_config=config.to_config,
         targets=getattr(names, "lora_targets", None) or _transformer_targets(names),
@@ -151,7 +151,8 @@ def _transformer(name: str, network: type[Any], names: Any, config: Any, their_c
 
 FLUX = _transformer("FLUX transformer", Flux, flux_names, flux_config, "FluxTransformer2DModel")
 MMDIT = _transformer("MM-DiT", MMDiT, mmdit_names, mmdit_config, "SD3Transformer2DModel")
-DIT = _transformer("DiT", DiT, dit_names, dit_config, "DiTTransformer2DModel")
+# The published folders still have the older of its two names; PixArt's, of the same name, have other norms.
+DIT = _transformer("DiT", DiT, dit_names, dit_config, "DiTTransformer2DModel", "Transformer2DModel")
 UNET = Kind(
     name="U-Net",
     role="denoiser",

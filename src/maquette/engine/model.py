@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import cached_property
-from hashlib import sha256
+from hashlib import file_digest, sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -137,9 +137,16 @@ class Model:
     def hash(self) -> str:
         """The first ten digits of the denoiser file's SHA-256, as A1111 names models."""
         with _file_of(self.recognition).open("rb") as file:
-            digest = sha256()
-            while block := file.read(1 << 20):
-                digest.update(block)
+            return file_digest(file, sha256).hexdigest()[:10]
+
+    @cached_property
+    def whole_hash(self) -> str:
+        """The same over the files of all parts, any of which may have learned on."""
+        parts, digest = self.recognition.parts.values(), sha256()
+        sources = {part.weights.source(name) for part in parts for name in part.weights}
+        for path in sorted(path for path in sources if path is not None):
+            with path.open("rb") as file:
+                digest.update(file_digest(file, sha256).digest())
         return digest.hexdigest()[:10]
 
     @cached_property

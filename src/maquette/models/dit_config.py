@@ -27,7 +27,7 @@ def from_config(options: Mapping[str, Any], where: str = "config.json") -> DiTSp
         MaquetteError: an option is damaged, or asks for what the network does not compute.
     """
     config = Config(options, where)
-    config.expect(FIXED)
+    config.expect({**FIXED, "attention_type": "default"})
     heads, channels = config.integer("num_attention_heads", 16), config.integer("in_channels", 4)
     out = config.integer("out_channels", channels)
     if out not in (channels, 2 * channels):

@@ -49,7 +49,8 @@ class CLIPTokenizer:
     def read(cls, path: Path, *, length: int = 77, pad: str | int = END) -> "CLIPTokenizer":
         """Read a folder's `vocab.json` and `merges.txt`, or its `tokenizer.json`; or such a file by its own path.
 
-        `tokenizer_config.json` beside them, if there, gives the padding and may ask for less than `length`.
+        `tokenizer_config.json` beside them, if there, gives the padding and may ask for less than `length`; one of an
+        early version has the padding of `special_tokens_map.json`, as Stable Diffusion 2's.
 
         Raises:
             MaquetteError: a file is missing or damaged.
@@ -59,6 +60,9 @@ class CLIPTokenizer:
         try:
             config_path = folder / "tokenizer_config.json"
             config = json.loads(config_path.read_text("utf-8")) if config_path.exists() else {}
+            special = folder / "special_tokens_map.json"
+            if "added_tokens_decoder" not in config and special.is_file():  # then transformers believes it, too
+                config |= json.loads(special.read_text("utf-8"))
             two_files = path.is_dir() and (folder / "vocab.json").exists()
             vocabulary, merges = _read_two_files(folder) if two_files else _read_whole(whole)
             limit = int(config.get("model_max_length") or length)

@@ -94,7 +94,7 @@ class Report(BaseModel):
     """What the judge says of a set of pictures.
 
     `tallies` has for each language those of FIGURES: object (of single ones), objects (both of two), background,
-    relation, recolour, and everything (pictures in which nothing is wrong). `frechet` is the squared Fréchet distance
+    relation, recolour, and everything (none of those wrong). `frechet` is the squared Fréchet distance
     to drawn held-out scenes in the judge's features, the means over the picture of what it sees in each cell.
     """
 

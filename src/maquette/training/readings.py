@@ -68,7 +68,7 @@ class Score:
 
     @property
     def everything(self) -> bool:
-        """Whether nothing is wrong."""
+        """Whether none of these is wrong; places, styles and things that nobody asked for are not read."""
         return False not in (self.object, self.background, self.relation, self.recolour)
 
 

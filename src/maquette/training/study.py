@@ -42,7 +42,7 @@ WORDS = {
     "background": "the background is right",
     "relation": "the relation is right",
     "recolour": "the new colour is right",
-    "everything": "everything is right",
+    "everything": "all of these are right",
 }
 
 
@@ -150,7 +150,12 @@ def run_study(
     base = Setting.of(model.family.defaults)
     precision = str(model.dtype).removeprefix("torch.")
     subject = Subject(
-        model=model.name, model_hash=model.hash, judge_hash=judge_hash, precision=precision, count=count, seed=seed
+        model=model.name,
+        model_hash=model.whole_hash,
+        judge_hash=judge_hash,
+        precision=precision,
+        count=count,
+        seed=seed,
     )
     study = open_study(folder / f"{model.name}.json", subject, base)
     if study.drawn is None:

@@ -20,7 +20,7 @@ from maquette.weights.stored_zip import Entry, read_entries
 from maquette.weights.torch_names import NAMES, StorageRef, TensorRef, persistent
 from maquette.weights.view import InFile
 
-MAX_VISITS = 200_000
+MAX_LOOKS = 400_000
 MAX_NESTING = 16
 MAX_NAME = 1000
 MAX_SHARING = 4  # tied weights are two or three names on one storage
@@ -134,10 +134,12 @@ def _named_tensors(path: Path, root: object) -> dict[str, TensorRef]:
             root = root["state_dict"]
     tensors: dict[str, TensorRef] = {}
     waiting: list[tuple[str, object, int]] = [("", root, 0)]
-    for _ in range(MAX_VISITS):
-        if not waiting:
-            break
+    looks = 0
+    while waiting:
         name, value, depth = waiting.pop()
+        looks += 1 + sum(map(len, _tables(value)))
+        if looks > MAX_LOOKS:
+            raise bad_file(path, "its tables of tensors have no end", "do not trust it; ask for a safetensors file")
         if len(name) > MAX_NAME:
             raise bad_file(path, f"has a name of {len(name)} characters", "use another file")
         if isinstance(value, TensorRef):
@@ -150,8 +152,6 @@ def _named_tensors(path: Path, root: object) -> dict[str, TensorRef]:
             # The last one is looked at first, so that the names keep the file's order.
             members = reversed(_members(value).items())
             waiting.extend((f"{name}.{key}" if name else str(key), item, depth + 1) for key, item in members)
-    else:
-        raise bad_file(path, "its tables of tensors have no end", "do not trust it; ask for a safetensors file")
     if not tensors:
         what = f"a pickled {quoted(root.kind)}" if isinstance(root, Inert) else "no tensors"
         raise bad_file(path, f"holds {what}", "save a state_dict, best as safetensors")
@@ -160,12 +160,15 @@ def _named_tensors(path: Path, root: object) -> dict[str, TensorRef]:
 
 def _members(value: object) -> dict[str | int, object]:
     """What a dictionary holds under names, or a pickled torch module as its parameters, buffers and modules."""
+    return {key: item for table in _tables(value) for key, item in table.items() if isinstance(key, str | int)}
+
+
+def _tables(value: object) -> list[dict[object, object]]:
+    """A dictionary, or those of a pickled torch module."""
     if isinstance(value, Inert) and value.state is not None:
         parts = [value.state.get(part) for part in ("_parameters", "_buffers", "_modules")]
-        return {key: item for part in parts for key, item in _members(part).items()}
-    if not isinstance(value, dict):
-        return {}
-    return {key: item for key, item in value.items() if isinstance(key, str | int)}
+        return [part for part in parts if isinstance(part, dict)]
+    return [value] if isinstance(value, dict) else []
 
 
 def _locate(path: Path, name: str, tensor: TensorRef, storages: Mapping[str, Entry]) -> _Located:

@@ -98,7 +98,7 @@ def _parameter(arguments: tuple[object, ...]) -> object:
 def _subclass(arguments: tuple[object, ...]) -> object:
     """A tensor of another class is a function, the class, and the function's arguments."""
     match arguments:
-        case (Known() as known, _, tuple(inner), *_):
+        case (Known() as known, _, tuple(inner), *_) if known.function is not _subclass:
             return known.function(inner)
     raise Refused("its pickle describes a tensor in an unknown way")
 
@@ -109,7 +109,9 @@ def _dictionary(arguments: tuple[object, ...]) -> dict[object, object]:
         return {}
     match arguments:
         case (list(pairs),) if all(isinstance(pair, list | tuple) and len(pair) == 2 for pair in pairs):
-            return {hashable(key): value for key, value in pairs}
+            found = {hashable(key): value for key, value in pairs}
+            pairs.clear()  # it is used once: a hostile file would have it copied again and again
+            return found
     raise Refused("its pickle describes a dictionary in an unknown way")
 
 

@@ -22,6 +22,7 @@ class Meaning(NamedTuple):
 BROWNIAN = "its noise comes from a Brownian tree (torchsde); here each step draws its own"
 ON_GPU = "its Brownian path is drawn on the GPU there; here on the CPU"
 DROPPED = "there the last but one of one level more is left out; here are as many levels as steps"
+LAST = "there the last step extrapolates, too; here it ends with what was answered"
 HEUN = "it is the form with solver 'heun', which requests cannot name; taken as the one with 'midpoint'"
 CFG_PP = "guidance that changes the sampler's own step (CFG++) is not here"
 ADAPTIVE = "a sampler that chooses its own steps is not here"
@@ -41,7 +42,7 @@ A1111_SAMPLERS = {
     "DPM++ 3M SDE": Meaning("dpmpp_3m_sde", DROPPED, automatic="exponential"),
     "Euler a": Meaning("euler_a"),
     "Euler": Meaning("euler"),
-    "LMS": Meaning("lms"),
+    "LMS": Meaning("lms", LAST),
     "Heun": Meaning("heun"),
     "DPM2": Meaning("dpm2", DROPPED, automatic="karras"),
     "DPM2 a": Meaning("dpm2_a", DROPPED, automatic="karras"),
@@ -86,7 +87,7 @@ COMFYUI_SAMPLERS = {
     "exp_heun_2_x0_sde": Meaning(None, NO_SAMPLER),
     "dpm_2": Meaning("dpm2", DROPPED),
     "dpm_2_ancestral": Meaning("dpm2_a", DROPPED),
-    "lms": Meaning("lms"),
+    "lms": Meaning("lms", LAST),
     "dpm_fast": Meaning(None, NO_SAMPLER),
     "dpm_adaptive": Meaning(None, ADAPTIVE),
     "dpmpp_2s_ancestral": Meaning("dpmpp_2s_a"),
@@ -173,8 +174,8 @@ INVOKEAI_SAMPLERS = {
     "ddpm": Meaning("ddpm", schedule="leading"),
     "deis": Meaning("deis", "there it is of order 2; here of order 3", schedule="linspace"),
     "deis_k": Meaning("deis", "there it is of order 2; here of order 3", schedule="karras"),
-    "lms": Meaning("lms", schedule="linspace"),
-    "lms_k": Meaning("lms", schedule="karras"),
+    "lms": Meaning("lms", LAST, schedule="linspace"),
+    "lms_k": Meaning("lms", LAST, schedule="karras"),
     "pndm": Meaning("plms", "the first steps are taken by another method there", schedule="leading"),
     "heun": Meaning("heun", schedule="linspace"),
     "heun_k": Meaning("heun", schedule="karras"),
@@ -206,7 +207,7 @@ INVOKEAI_SAMPLERS = {
     "edm_dpmpp_2m": Meaning(None, "it is for models of EDM, which are not here"),
     "plms": Meaning("plms", schedule="leading"),
     "dpmpp_2": Meaning("dpmpp_2m", WHOLE, schedule="linspace"),
-    "k_lms": Meaning("lms"),
+    "k_lms": Meaning("lms", LAST),
     "k_euler": Meaning("euler"),
     "k_euler_a": Meaning("euler_a"),
     "k_heun": Meaning("heun"),
