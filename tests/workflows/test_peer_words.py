@@ -74,4 +74,4 @@ def test_the_words_of_invokeai_are_looked_through() -> None:
     settings = read_metadata('{"positive_prompt": "a (cat:1.2) AND <sks> [b]", "negative_prompt": "x BREAK <bad>"}')
     assert (settings.fields["prompt"], settings.fields["negative"]) == ("a (cat:1.2) AND <sks> [b]", "x BREAK <bad>")
     assert left(settings).keys() == {"(", "AND", "[", "BREAK", "embedding"}
-    assert left(read_dream('"a fox [fog]" -s 50')) == {}
+    assert left(read_dream('"a fox [fog]" -s 50 -A k_euler')) == {}
