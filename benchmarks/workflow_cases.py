@@ -22,13 +22,6 @@ Case = tuple[Record, list[Image.Image]]
 Row = tuple[str, float, int, str]
 """A figure: its name, its value, over how many cases it is, and the goal."""
 
-KEEPING, FOLLOWING = 0.3, 0.9  # strengths of img2img
-SPOILT = 0.5  # the strength at which the model repaints a scene whose object is too small for it
-TINY = 24  # pixels
-GROWN = 4  # pixels that an outline is larger than its object
-REACH = 8  # pixels on either side of a border that are its surroundings
-EACH = 4  # pictures of each prompt whose attention is recorded
-
 
 @dataclass
 class Bench:

@@ -5,7 +5,8 @@ python benchmarks/workflows.py [seam] [replace] [words] [img2img] [detail] [atte
 seam       one object's region (its box, or its outline) is repainted: is there a seam, does the rest stay as it was
 replace    in one of two objects' boxes another one is asked for: is it found, is the untouched one still found
 words      single objects from words alone, to compare `replace` with
-img2img    another scene's words at strengths of 0.3 and 0.9: does the layout stay, are the words followed
+img2img    at strengths of 0.3 and 0.9, without words, with those of another thing there, and of another scene: does the
+           layout stay, are the words followed
 detail     objects of 24 pixels, spoiled by img2img at 0.5 and then repainted as details: are they better
 attention  "A to the left of B": does each word's map lie on its side
 

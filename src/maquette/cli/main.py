@@ -15,7 +15,7 @@ from typing import Annotated
 import typer
 
 from maquette import __version__
-from maquette.cli import convert, doctor, evaluate, grid, inspect, paint, reproduce, train, upscale
+from maquette.cli import convert, doctor, evaluate, grid, inspect, paint, reproduce, semantic_map, train, upscale
 from maquette.errors import MaquetteError
 
 USER_ERROR = 2  # exit status of a mistake that the user can mend
@@ -30,6 +30,7 @@ app = typer.Typer(
 )
 for command in (paint.txt2img, paint.img2img, paint.inpaint, paint.outpaint, paint.detail):
     app.command(command.__name__)(command)
+app.command("map")(semantic_map.semantic_map)
 app.command("upscale")(upscale.upscale)
 app.command("reproduce")(reproduce.reproduce)
 app.command("grid")(grid.grid)

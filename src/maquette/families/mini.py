@@ -17,5 +17,5 @@ MINI = replace(
     prediction=V,
     by_name=True,
     published={},
-    defaults=Defaults(steps=20, guidance=5.0, sampler="dpmpp_2m", schedule="trailing", width=128, height=128),
+    defaults=Defaults(steps=20, guidance=3.0, sampler="dpmpp_2m", schedule="trailing", width=128, height=128),
 )
