@@ -66,7 +66,7 @@ def test_the_model_is_opened_as_it_was(folder: Path, model, monkeypatch) -> None
     assert command.run(["reproduce", "x.png", "--dtype", "float32"]) == 0
     assert command.run(["reproduce", "x.png", "--model", "mini"]) == 0
     told = {"vae": "other.safetensors", "text": ["a", "b"], "averaged": True}
-    assert asked == [{"name": "gaussian", **told, "dtype": "float32"}, {"name": "mini"}]
+    assert asked == [{"name": "gaussian", **told, "dtype": "float32"}, {"name": "mini", **told, "dtype": "bfloat16"}]
 
 
 def test_a_strangers_picture_cannot_say_anything_else(folder: Path, model, monkeypatch) -> None:
@@ -83,3 +83,13 @@ def test_a_strangers_picture_cannot_say_anything_else(folder: Path, model, monke
     monkeypatch.setitem(vars(maquette), "open", lambda name, **how: (asked.append(how), model)[1])
     assert command.run(["reproduce", "x.png"]) == 0
     assert asked == [{}]
+
+
+def test_what_a_stranger_wrote_does_not_command_the_terminal(folder: Path, capsys) -> None:
+    info = PngInfo()
+    told = "Steps: 3, Sampler: Euler, Seed: 7, Size: 32x16, Model: x\x1b]0;a, Version: 1\x1b]0;owned\x07"
+    info.add_text("parameters", f"a cat\n{told}, Tiling: \x1b[2J")
+    Image.new("RGB", (32, 16)).save("x.png", pnginfo=info)
+    assert command.run(["reproduce", "x.png", "--model", "mini"]) == 1
+    shown = capsys.readouterr()
+    assert "Tiling" in shown.err and not {"\x1b", "\x07"} & set(shown.out + shown.err)

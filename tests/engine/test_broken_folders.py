@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from small_models import write_original
 
 import maquette
-from maquette.cli.main import one_line
+from maquette.cli.plain import one_line
 from maquette.engine.convert import convert
 from maquette.engine.open import names
 from maquette.engine.recognise import recognise

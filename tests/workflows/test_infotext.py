@@ -6,7 +6,7 @@ from PIL import Image
 from maquette import __version__
 from maquette.diffusion.emulation import EMULATIONS
 from maquette.diffusion.samplers import SAMPLERS
-from maquette.diffusion.schedules import SCHEDULES
+from maquette.diffusion.schedules import SCHEDULES, kept_steps
 from maquette.errors import MaquetteError
 from maquette.workflows.foreign import Settings
 from maquette.workflows.infotext import MAX_INFOTEXT, SAMPLER_LABELS, SCHEDULE_LABELS, read_infotext, write_infotext
@@ -96,7 +96,8 @@ def test_settings_are_told_in_a1111s_keys() -> None:
         "Steps: 20, Sampler: DPM++ 2M, Schedule type: Karras, CFG scale: 7, Seed: 7, Size: 512x512, "
         "Model hash: 0123456789, Model: sd15, Variation seed: 5, Variation seed strength: 0.1, "
         "Denoising strength: 0.5, Clip skip: 2, ENSD: 31337, RNG: NV, "
-        "Hires upscale: 2, Hires steps: 12, Hires upscaler: Latent, Refiner: refiner, Refiner switch at: 0.75, "
+        "Hires upscale: 2, Hires steps: 6, Hires upscaler: Latent, Hires schedule steps: 12, "
+        "Refiner: refiner, Refiner switch at: 0.75, "
         'ControlNet 0: "Module: canny, Model: control_canny, Weight: 0.8, Resize Mode: Crop and Resize, '
         "Threshold A: 50, Threshold B: 200, Guidance Start: 0, Guidance End: 0.5, Pixel Perfect: True, "
         'Control Mode: My prompt is more important", '
@@ -170,7 +171,7 @@ def test_reads_everything_that_a_request_has_words_for() -> None:
         **{"prompt": "a cat , masterpiece", "negative": "bad-hands-5, dog", "model": "v1-5", "steps": 20, "seed": 42},
         **{"sampler": "euler_a", "schedule": "linspace", "guidance": 7.0, "width": 512, "height": 512, "clip_skip": 2},
         "variation": {"seed": 99, "amount": 0.2},
-        "hires": {"scale": 1.5, "strength": 0.55, "by": "pixel", "steps": 12},
+        "hires": {"scale": 1.5, "strength": 12 / 21, "by": "pixel", "steps": 21},
         **{"refiner": {"model": "sd_xl_refiner_1.0", "at": 0.75}, "loras": [{"file": "whiskers", "scale": 0.7}]},
     }
     assert left(settings) == {
@@ -221,7 +222,7 @@ def test_a_picture_that_began_with_another_says_so() -> None:
 def test_a_latent_second_pass_to_a_size() -> None:
     told = "Size: 512x768, Denoising strength: 0.7, Hires resize: 768x1152, Hires upscaler: Latent"
     settings = read_infotext(f"a cat\nSteps: 20, Sampler: Euler, {told}")
-    assert settings.fields["hires"] == {"scale": 1.5, "strength": 0.7, "by": "latent"}
+    assert settings.fields["hires"] == {"scale": 1.5, "strength": 20 / 28, "steps": 28, "by": "latent"}
     assert settings.untranslated == []
 
 
@@ -276,3 +277,16 @@ def test_a_hostile_text_takes_no_time(unit: str) -> None:
     words = unit * (MAX_INFOTEXT // len(unit) - 20)
     for text in (f"{words}\nSteps: 1", f"Steps: 1, {words}"):
         assert read_infotext(text).fields["steps"] == 1
+
+
+@pytest.mark.parametrize(("steps", "strength"), [(20, 0.7), (12, 0.55), (7, 1.0), (1, 0.01), (20, 0.5)])
+def test_a_second_pass_walks_as_many_steps_as_theirs(steps: int, strength: float) -> None:
+    """A1111's setup_img2img_steps lays out int(steps / min(strength, 0.999)) and walks the last `steps` of them."""
+    whole = int(steps / min(strength, 0.999))
+    for told in (f"Steps: 30, Hires steps: {steps}", f"Steps: {steps}"):
+        text = f"a\n{told}, Denoising strength: {strength}, Hires upscale: 2, Sampler: Euler"
+        hires = read_infotext(text).fields["hires"]
+        assert (hires["steps"], kept_steps(hires["steps"], hires["strength"])) == (whole, steps)
+    told = {"steps": 30, "hires": {"scale": 2.0, "strength": strength, "steps": whole}, "guidance": 7.0, "seed": 1}
+    ours = Resolved.read({**told, "sampler": "euler", "schedule": "karras", "width": 64, "height": 64})
+    assert f"Hires steps: {kept_steps(whole, strength)}," in write_infotext(ours, "")

@@ -9,6 +9,7 @@ from PIL import Image
 import maquette
 from maquette import __version__
 from maquette.errors import MaquetteError
+from maquette.workflows.finders import runs_code
 from maquette.workflows.foreign import Settings
 from maquette.workflows.loop import Result, run
 from maquette.workflows.paint import paint
@@ -131,7 +132,31 @@ def test_many_settings_that_are_not_taken_over_are_counted(model) -> None:
 def test_the_request_is_for_one_picture_by_the_model_that_is_named() -> None:
     settings = Settings(program="A1111", fields={"prompt": "a", "model": "v1-5", "count": 4})
     assert (request_of(settings).model, request_of(settings).count) == ("v1-5", 1)
-    assert request_of(settings, "mini").model == "mini"
+    assert request_of(settings, {"model": "mini"}).model == "mini"
     settings.fields["steps"] = 0
     with pytest.raises(MaquetteError, match="steps must be at least 1"):
         request_of(settings)
+
+
+def test_a_finder_that_runs_code_is_only_asked_when_trusted() -> None:
+    detail = {"finder": "ultralytics:trusted:evil.pt"}
+    settings = Settings(program="Maquette", fields={"prompt": "a", "detail": detail})
+    with pytest.raises(MaquetteError, match="'ultralytics:trusted:evil.pt', which can run code; .* --trust-finder"):
+        request_of(settings)
+    request = request_of(settings, trusted=True)
+    assert request.detail is not None and request.detail.finder == detail["finder"]
+    for finder, harmless in (("given:0,0,9,9", True), ("ultralytics:faces.onnx", True), ("faces:any", False)):
+        assert runs_code(finder) != harmless
+
+
+def test_a_refiner_of_another_program_that_is_not_here_is_left_or_given() -> None:
+    told = {"prompt": "a", "refiner": {"model": "sd_xl_refiner_1.0", "at": 0.75}}
+    settings = Settings(program="A1111", fields=dict(told))
+    assert request_of(settings).refiner is None
+    assert [str(each) for each in settings.untranslated] == [
+        "refiner 'sd_xl_refiner_1.0': it is not found; give it: --refiner MODEL:AT"
+    ]
+    given = request_of(Settings(program="A1111", fields=dict(told)), {"refiner": {"model": "mini", "at": 0.75}})
+    assert given.refiner is not None and given.refiner.model == "mini"
+    ours = request_of(Settings(program="Maquette", fields=dict(told)))  # whose names are paths: opening it tells
+    assert ours.refiner is not None and ours.refiner.model == "sd_xl_refiner_1.0"

@@ -1,11 +1,11 @@
 """The options of `--control`, one for each control in turn; one alone holds for all of them."""
 
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from maquette.cli.forms import Interval, read_interval, split_number
 from maquette.errors import MaquetteError
+from maquette.weights.place import existing
 
 FORM = "MODEL[=IMAGE[:SCALE]]"
 NOTHING = "none"  # what a control is not given by an option that another one has
@@ -63,5 +63,5 @@ def _read_control(text: str) -> dict[str, Any]:
         raise MaquetteError(f"--control {text}: give {FORM}")
     if not image:
         return {"model": model}
-    path, scale = (image, 1.0) if Path(image).exists() else split_number("--control", image, 1.0)
+    path, scale = (image, 1.0) if existing(image) else split_number("--control", image, 1.0)
     return {"model": model, "image": path, "scale": scale}

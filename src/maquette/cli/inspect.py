@@ -9,7 +9,9 @@ from typing import Annotated, Any
 import typer
 
 from maquette import collector_paused
+from maquette.cli.plain import one_line
 from maquette.errors import MaquetteError
+from maquette.weights.place import expanded
 
 SHOWN = 5  # names of a list that are printed
 GB = 1e9
@@ -24,9 +26,10 @@ def inspect(
     averaged: Annotated[bool, typer.Option(help="Look at the moving average in a training checkpoint.")] = False,
 ) -> None:
     """Say what a file is: family, layout, precision, what decided, what is missing, the memory it takes."""
-    report = _report_on_paper(file.expanduser(), averaged) if not lora and "torch" not in sys.modules else None
+    file = expanded(file)
+    report = _report_on_paper(file, averaged) if not lora and "torch" not in sys.modules else None
     if report is None:
-        report = _report(file.expanduser(), averaged, lora or ())
+        report = _report(file, averaged, lora or ())
     typer.echo(json.dumps(report, indent=2, ensure_ascii=False) if as_json else "\n".join(lines(report)))
 
 
@@ -77,7 +80,7 @@ def lines(report: dict[str, Any]) -> list[str]:
     for found in report.get("loras", []):
         keys = f"{found['matched']} keys matched, {len(found['unmatched'])} not {shorten(found['unmatched'])}".strip()
         said.append(("LoRA", f"{found['path']}: {found['problem'] or keys}"))
-    return [f"{name:<15} {value}" for name, value in said]
+    return [f"{name:<15} {one_line(value)}" for name, value in said]
 
 
 def shorten(names: list[str]) -> str:

@@ -16,6 +16,7 @@ import typer
 
 from maquette import __version__
 from maquette.cli import convert, doctor, evaluate, grid, inspect, paint, reproduce, semantic_map, train, upscale
+from maquette.cli.plain import one_line
 from maquette.errors import MaquetteError
 
 USER_ERROR = 2  # exit status of a mistake that the user can mend
@@ -91,8 +92,3 @@ def _complain(message: str) -> int:
         traceback.print_exc()
     typer.echo(f"maquette: {one_line(message)}", err=True)
     return USER_ERROR
-
-
-def one_line(message: str) -> str:
-    """A message without line breaks, and without characters that would command the terminal."""
-    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in " ".join(message.split()))

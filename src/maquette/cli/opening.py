@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from maquette.errors import MaquetteError
+from maquette.weights.place import existing
 
 if TYPE_CHECKING:
     from maquette.engine.model import Model
@@ -73,7 +74,7 @@ class Opening:
 def read_lora_option(text: str) -> tuple[str, float]:
     """The file and the scale of "FILE" or "FILE:SCALE"; a colon may also belong to the file's name."""
     file, colon, scale = text.rpartition(":")
-    if not colon or not file or Path(text).expanduser().exists():
+    if not colon or not file or existing(text):
         return text, 1.0
     try:
         return file, float(scale)

@@ -14,6 +14,7 @@ from maquette.cli.forms import read_interval, read_number, read_size, split_numb
 from maquette.cli.guidance import GUIDANCE
 from maquette.cli.opening import Opening, open_from_options
 from maquette.errors import MaquetteError
+from maquette.weights.place import existing
 
 BOX = re.compile(r"[\d\s,x+]+")
 OUTPUTS = Path("outputs")  # where pictures go that no name was given for
@@ -181,8 +182,9 @@ def _read_regions(told: Sequence[str]) -> tuple[Mapping[str, Any], ...]:
     return tuple({"box" if BOX.fullmatch(place) else "mask": place, "prompt": words} for place, words in pairs)
 
 
-def _read_refiner(text: str) -> Mapping[str, Any]:
-    model, at = (text, 0.8) if Path(text).exists() else split_number("--refiner", text, 0.8)
+def read_refiner(text: str) -> Mapping[str, Any]:
+    """The model of the last steps, and from when on."""
+    model, at = (text, 0.8) if existing(text) else split_number("--refiner", text, 0.8)
     return {"model": model, "at": at}
 
 
@@ -191,7 +193,7 @@ READERS: Mapping[str, tuple[str, Callable[[Any], Any]]] = {
     "detail": ("detail", read_detail),
     "vary": ("variation", _read_variation),
     "region": ("regions", _read_regions),
-    "refiner": ("refiner", _read_refiner),
+    "refiner": ("refiner", read_refiner),
     "tiles": ("tiles", lambda side: {"size": side, "overlap": side // 64 * 8}),
     "interval": ("interval", partial(read_interval, "--interval")),
     **{option: (option, read) for option, read in GUIDANCE.items()},

@@ -9,6 +9,7 @@ from rich.progress import BarColumn, Progress, ProgressColumn, SpinnerColumn, Ta
 from rich.segment import Segments
 from rich.text import Text
 
+from maquette.cli.plain import one_line
 from maquette.cli.terminal import FORGET, TerminalPicture, place, protocol
 
 if TYPE_CHECKING:
@@ -63,7 +64,7 @@ class PaintingBar:
 
     def say(self, doing: str) -> None:
         """Say what is done now."""
-        self._progress.update(self._task, description=doing.replace("[", r"\["))
+        self._progress.update(self._task, description=one_line(doing).replace("[", r"\["))
 
     def begin(self, steps: int, batches: int) -> None:
         """Start to count: so many steps for each batch of pictures."""

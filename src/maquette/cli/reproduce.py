@@ -7,6 +7,8 @@ import typer
 
 from maquette.cli.opening import Opening, open_from_options
 from maquette.cli.options import with_options
+from maquette.cli.painting import read_refiner
+from maquette.cli.plain import one_line
 
 DIFFERENT = 1  # exit status where the picture could be painted, but is another one
 
@@ -18,6 +20,12 @@ def reproduce(
         str | None, typer.Option(metavar="NAME|PATH", help="The model that paints. [default: the one it names]")
     ] = None,
     out: Annotated[Path | None, typer.Option(metavar="FILE", help="Keep the new picture, a .png file.")] = None,
+    refiner: Annotated[
+        str | None, typer.Option(metavar="MODEL[:AT]", help="Where the model of the last steps is now.")
+    ] = None,
+    trust_finder: Annotated[
+        bool, typer.Option("--trust-finder", help="Let the picture's own finder run code of its file or package.")
+    ] = False,
     *,
     opening: Opening,
 ) -> None:
@@ -33,18 +41,20 @@ def reproduce(
         from maquette.workflows.reproduce import compare, remarks, request_of
 
         settings = read_settings(picture)
-        original, request = read_image(picture), request_of(settings, model, opening.lora_folder)
+        other = {"model": model, "refiner": None if refiner is None else read_refiner(refiner)}
+        other = {name: value for name, value in other.items() if value is not None}
+        original, request = read_image(picture), request_of(settings, other, opening.lora_folder, trusted=trust_finder)
         if out is not None:
             check_out(out)
         bar.say(f"opening {request.model}")
-        opened = open_from_options(request.model, opening.like(settings.opened_with) if model is None else opening)
+        opened = open_from_options(request.model, opening.like(settings.opened_with))
         resolved = resolve(count_layer(request, settings, opened.family), opened)
         bar.begin(count_steps(resolved), len(batches(opened, resolved)))
         result = run(paint(opened, resolved), bar.count)
         if out is not None:
             result.save(out)
     for remark in remarks(settings, opened, result.hashes):
-        typer.echo(remark, err=True)
+        typer.echo(one_line(remark), err=True)
     comparison = compare(result, settings, original)
     typer.echo(str(comparison))
     if not comparison.identical:

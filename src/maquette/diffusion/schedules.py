@@ -55,8 +55,12 @@ class Schedule(Sequence[Level]):
         if not 0.0 <= strength <= 1.0:
             raise MaquetteError(f"Schedule.strength: got {strength}; give a number from 0 (unchanged) to 1 (all new)")
         steps = len(self.levels) - 1
-        kept = max(round(strength * steps), 1) if strength > 0.0 else 0
-        return self[steps - kept :]
+        return self[steps - kept_steps(steps, strength) :]
+
+
+def kept_steps(steps: int, strength: float) -> int:
+    """How many of the steps image to image walks: the last ones."""
+    return max(round(strength * steps), 1) if strength > 0.0 else 0
 
 
 # Spacings over the training steps.

@@ -31,6 +31,7 @@ from maquette.families.family import Family, Reading
 from maquette.models.pixels import Pixels, PixelSpec
 from maquette.text.t5_tokenizer import T5Tokenizer
 from maquette.text.tokenizer import CLIPTokenizer
+from maquette.weights.place import existing, expanded
 
 __all__ = ["ASSETS", "FAMILY_KEY", "INDEX", "find", "names", "open", "read_json"]
 
@@ -83,7 +84,7 @@ def open(
     path = find(name, variant)
     place = fastest_device() if device is None else read_device(device)
     loras, first_stage = tuple(loras), None if vae is None else _there(vae)
-    files = tuple(Path(file).expanduser() for file, *_ in loras)
+    files = tuple(expanded(file) for file, *_ in loras)
     wishes = Wishes(family, prediction, variant, averaged, first_stage, tuple(map(_there, _paths(text))), files)
     found, its = _recognised(path, wishes)
     precision = fitting_precision(place, its.half) if dtype is None else read_precision(dtype)
@@ -146,14 +147,9 @@ def find(name: str | Path, variant: str | None = None) -> Path:
     """Where a model is: one of the package's by name, else a path, else a name of the hub, which is fetched."""
     if str(name) in names():
         return ASSETS / str(name)
-    try:
-        path = Path(name).expanduser()
+    if (path := existing(name)) is not None:
         if path.is_file() or (path / INDEX).is_file():
             return path
-        is_there = path.exists()
-    except (OSError, ValueError, RuntimeError):  # too long, or with characters that no path has
-        is_there = False
-    if is_there:
         raise MaquetteError(f"{path}: is no model folder, for it holds no {INDEX}")
     if isinstance(name, str) and is_name(name):
         return fetch(name, variant)
@@ -173,10 +169,9 @@ def _paths(given: Paths) -> Sequence[str | Path]:
 
 
 def _there(path: str | Path) -> Path:
-    path = Path(path).expanduser()
-    if not path.exists():
+    if (there := existing(path)) is None:
         raise MaquetteError(f"{path}: does not exist; check the path")
-    return path
+    return there
 
 
 def _folder(given: str | Path | None) -> Path | None:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from maquette.errors import MaquetteError
-from maquette.workflows.foreign import BEGAN_WITH_PICTURE, NOT_HERE, Settings, number
+from maquette.workflows.foreign import BEGAN_WITH_PICTURE, NOT_HERE, Settings, number, second_pass
 from maquette.workflows.node_graph import NEXT, Graph, Node
 from maquette.workflows.peer_names import (
     COMFYUI_SAMPLER_NODES,
@@ -217,8 +217,7 @@ def _read_second_pass(graph: Graph, settings: Settings, first: Node, second: Nod
         )
         return
     by = "pixel" if any("pixels" in node.inputs for node in way) else "latent"
-    hires = {"scale": float(scale), "strength": float(denoise), "steps": round(steps / denoise), "by": by}
-    settings.fields["hires"] = hires
+    settings.fields["hires"] = {"scale": float(scale), "by": by, **second_pass(int(steps), float(denoise))}
     for name in ("cfg", "sampler_name", "scheduler", "seed", "noise_seed"):
         here, there = graph.value(first, name), graph.value(second, name)
         if there is not None and there != here:

@@ -26,6 +26,7 @@ from maquette.workflows.region import Box, Size, grow
 GROUP = "maquette.finders"
 SMALLEST = 16  # pixels that make a thing; fewer are specks
 DIFFERENT = 24  # of 255 levels, in any colour
+TRUSTED = "trusted:"  # before the file of a detector that may run code
 REACH = 4  # pixels over which neighbouring differences are one
 
 
@@ -162,7 +163,7 @@ def _given_text(text: str) -> Finder:
 
 
 def _detector_text(text: str) -> Finder:
-    return detector(text.removeprefix("trusted:"), trusted=text.startswith("trusted:"))
+    return detector(text.removeprefix(TRUSTED), trusted=text.startswith(TRUSTED))
 
 
 OURS: Mapping[str, Callable[[str], Finder]] = {
@@ -171,6 +172,12 @@ OURS: Mapping[str, Callable[[str], Finder]] = {
     "differences": lambda text: differences(_there(text)),
     "ultralytics": _detector_text,
 }
+
+
+def runs_code(spec: str) -> bool:
+    """Whether what a text names may run code of others: a plug-in, or a detector that is trusted."""
+    name, _, text = spec.partition(":")
+    return name not in OURS or (name == "ultralytics" and text.startswith(TRUSTED))
 
 
 def finder(spec: str) -> Finder:

@@ -122,6 +122,14 @@ def count_layer(request: Request, settings: Settings, family: Family) -> Request
     return request.model_copy(update={"clip_skip": max(layer - own + 1, 1)})
 
 
+def second_pass(steps: int, strength: float) -> dict[str, float]:
+    """The second pass that walks `steps`: theirs lay out as many more as it takes for the strength to leave so many."""
+    if steps < 1 or strength <= 0.0:
+        return {"strength": strength}
+    whole = max(int(steps / min(strength, 0.999)), steps)
+    return {"strength": steps / whole, "steps": whole}
+
+
 def _lower(known: Mapping[str, Meaning]) -> dict[str, str]:
     return {name.lower(): name for name in known}
 

@@ -15,9 +15,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from maquette import __version__
+from maquette.diffusion.schedules import kept_steps
 from maquette.engine.merge import MOST
 from maquette.errors import MaquetteError
-from maquette.workflows.foreign import ADD_EMBEDDING, BEGAN_WITH_PICTURE, NOT_HERE, Settings
+from maquette.workflows.foreign import ADD_EMBEDDING, BEGAN_WITH_PICTURE, NOT_HERE, Settings, second_pass
 from maquette.workflows.loras import name_of, take_tags, tell, write_tag
 from maquette.workflows.peer_names import A1111_SAMPLERS, A1111_SCHEDULES, Meaning
 from maquette.workflows.preprocessors import read_preprocessor
@@ -68,7 +69,7 @@ _NUMBERS: dict[str, tuple[str, type[int] | type[float]]] = {
 _SILENT = {  # what changes nothing, or is read together with another setting
     *("Version", "Model hash", "VAE hash", "Lora hashes", "TI hashes", "Hashes", "Batch size", "Batch pos", "User"),
     *("Size", "Model", "Sampler", "Schedule type", "RNG", "ENSD", "Noise", "Created Date", *_NUMBERS),
-    *("Denoising strength", "Hires upscale", "Hires resize", "Hires steps", "Hires upscaler"),
+    *("Denoising strength", "Hires upscale", "Hires resize", "Hires steps", "Hires upscaler", "Hires schedule steps"),
     *("Variation seed", "Variation seed strength", "Refiner", "Refiner switch at", "Distilled CFG Scale"),
     *("Token merging ratio", "Step cache"),
 }
@@ -117,8 +118,9 @@ def _more(request: Resolved) -> dict[str, object]:
         "Noise": None if _RNG_OF_OURS.get(generator or "") == request.noise else request.noise,
         "Mask blur": None if request.mask is None else request.mask_blur,
         "Hires upscale": None if hires is None else hires.scale,
-        "Hires steps": None if hires is None else hires.steps,
+        "Hires steps": None if hires is None else kept_steps(hires.steps or request.steps, hires.strength),
         "Hires upscaler": None if hires is None else _upscaler(hires),
+        "Hires schedule steps": None if hires is None else hires.steps,
         "Refiner": None if refiner is None else refiner.model,
         "Refiner switch at": None if refiner is None else refiner.at,
         "Token merging ratio": None if speed is None else speed.merge or None,
@@ -315,9 +317,12 @@ def _read_hires(settings: Settings, told: Mapping[str, str]) -> None:
         return
     upscaler = told.get("Hires upscaler", "Latent")
     by = "latent" if upscaler.startswith("Latent") else "pixel"
-    settings.fields["hires"] = {"scale": scale, "strength": float(strength or 0.7), "by": by}
-    if int(told.get("Hires steps", 0)):
-        settings.fields["hires"]["steps"] = int(told["Hires steps"])
+    walked = int(told.get("Hires steps", 0)) or settings.fields.get("steps", 0)
+    passed = second_pass(walked, float(strength or 0.7))
+    if settings.program == "Maquette":
+        whole = {"steps": int(told["Hires schedule steps"])} if "Hires schedule steps" in told else {}
+        passed = {"strength": float(strength or 0.7), **whole}
+    settings.fields["hires"] = {"scale": scale, "by": by, **passed}
     if upscaler not in UPSCALERS.values():
         settings.leave("Hires upscaler", upscaler, f"another way to enlarge the {by}s is taken")
 

@@ -15,6 +15,7 @@ from maquette.diffusion.singlestep import Step
 from maquette.engine.adapt import Added, LoRAFile
 from maquette.engine.model import Model
 from maquette.errors import MaquetteError
+from maquette.weights.place import existing, expanded
 from maquette.workflows.names import nearest
 from maquette.workflows.request import Request, Resolved
 from maquette.workflows.settings import Embedding, Lora
@@ -105,11 +106,9 @@ def find_lora(name: str, folder: Path | None) -> str:
     Raises:
         MaquetteError: there is none, or no folder.
     """
-    try:
-        if Path(name).expanduser().is_file():
-            return name
-    except (OSError, ValueError, RuntimeError):  # too long, or with characters that no path has
-        pass
+    path = existing(name)
+    if path is not None and path.is_file():
+        return name
     if folder is None:
         raise MaquetteError(f"there is no LoRA {name!r:.200}; {NEXT}")
     files = _files(folder)
@@ -166,7 +165,7 @@ def file_hash(file: str, whole: bool = False) -> str:
 
     So A1111 names LoRAs: training tools write to the header.
     """
-    path = Path(file).expanduser()
+    path = expanded(file)
     try:
         seen = path.stat()
         return _hash(path, seen.st_mtime_ns, seen.st_size, whole or path.suffix.lower() != ".safetensors")

@@ -164,7 +164,7 @@ def check_out(out: Path) -> None:
     """Refuse a name that no picture can be written to, before anything is painted."""
     if out.suffix.lower() != ".png":
         raise MaquetteError(f"cannot write {out}: pictures are PNG files; give a name that ends in .png")
-    if len(out.name.encode()) + len("-1000") > LONGEST_NAME:
+    if len(os.fsencode(out.name)) + len("-1000") > LONGEST_NAME:
         raise MaquetteError(f"cannot write {out.name:.40}...: the name is too long; give a shorter one")
     if out.is_dir():
         raise MaquetteError(f"cannot write {out}: it is a folder; give the name of a file")

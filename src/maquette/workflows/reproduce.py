@@ -12,7 +12,9 @@ from PIL import Image
 
 from maquette import __version__
 from maquette.engine.model import Model
+from maquette.engine.open import find
 from maquette.errors import MaquetteError
+from maquette.workflows.finders import runs_code
 from maquette.workflows.foreign import NO_LORA, Settings
 from maquette.workflows.loop import Result
 from maquette.workflows.loras import find_lora
@@ -54,21 +56,45 @@ class Comparison:
         return f"{'identical' if self.identical else 'different'}: {latent[self.latent]}, {pixels}"
 
 
-def request_of(settings: Settings, model: str | None = None, lora_folder: Path | None = None) -> Request:
-    """The request to paint one picture again, and those it was drawn together with, with another model if one is named.
+def request_of(
+    settings: Settings,
+    other: Mapping[str, Any] | None = None,
+    lora_folder: Path | None = None,
+    *,
+    trusted: bool = False,
+) -> Request:
+    """The request to paint one picture again, and those it was drawn together with; `other` fields replace its own.
 
-    LoRAs that another program names and that are not in the folder are left in the settings. Its layer of the text
-    encoder is counted as SD 1 does, until the family is known (`foreign.count_layer`).
+    LoRAs and a refiner that another program names and that are not found are left in the settings. Its layer of the
+    text encoder is counted as SD 1 does, until the family is known (`foreign.count_layer`).
 
     Raises:
-        MaquetteError: a setting is none that can be painted with.
+        MaquetteError: a setting is none that can be painted with, or could run code and is not `trusted`.
     """
     alone: dict[str, Any] = {} if settings.place is not None else {"count": 1}
-    fields = {**settings.told, **alone, **({} if model is None else {"model": model})}
-    if settings.program != "Maquette" and "loras" in fields:
-        there = [lora for lora in fields.pop("loras") if _is_there(settings, lora, lora_folder)]
-        fields |= {"loras": there} if there else {}  # without any, the model keeps those that it is opened with
-    return Request.read(fields)
+    fields = {**settings.told, **alone, **(other or {})}
+    if settings.program != "Maquette":
+        if "loras" in fields:
+            there = [lora for lora in fields.pop("loras") if _is_there(settings, lora, lora_folder)]
+            fields |= {"loras": there} if there else {}  # without any, the model keeps those that it is opened with
+        if "refiner" in fields and "refiner" not in (other or {}) and not _is_found(settings, fields["refiner"]):
+            del fields["refiner"]
+    request = Request.read(fields)
+    finder = request.detail.finder if request.detail is not None else None
+    if finder is not None and runs_code(finder) and not trusted:
+        raise MaquetteError(
+            f"the picture asks for the finder {finder!r:.100}, which can run code; if you trust it, say --trust-finder"
+        )
+    return request
+
+
+def _is_found(settings: Settings, refiner: Mapping[str, Any]) -> bool:
+    try:
+        find(refiner["model"])
+    except MaquetteError:
+        settings.leave("refiner", refiner["model"], "it is not found; give it: --refiner MODEL:AT")
+        return False
+    return True
 
 
 def _is_there(settings: Settings, lora: Mapping[str, Any], folder: Path | None) -> bool:

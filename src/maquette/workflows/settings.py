@@ -10,6 +10,7 @@ from PIL import Image
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, model_validator
 
 from maquette.errors import MaquetteError
+from maquette.weights.place import existing
 from maquette.workflows.canvas import hash_image, open_image, read_image, read_mask
 from maquette.workflows.preprocessors import check_preprocessor
 from maquette.workflows.region import Box
@@ -75,7 +76,7 @@ class Picture:
         if not isinstance(given, str | Path | bytes | Image.Image):
             raise ValueError(f"is no picture, got {type(given).__name__}; give a path, a data URI or a PIL picture")
         image = _explained(open_image, given)
-        is_path = isinstance(given, Path) or (isinstance(given, str) and len(given) < 4096 and Path(given).exists())
+        is_path = isinstance(given, Path) or (isinstance(given, str) and existing(given) is not None)
         return cls(image, str(given) if is_path else None)
 
     @classmethod

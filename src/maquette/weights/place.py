@@ -1,0 +1,20 @@
+"""Where on the disk is what a user names."""
+
+from pathlib import Path
+
+
+def expanded(name: str | Path) -> Path:
+    """The path of a name; a ~ at its beginning is the home folder, where there is one."""
+    try:
+        return Path(name).expanduser()
+    except RuntimeError:  # nobody has such a home
+        return Path(name)
+
+
+def existing(name: str | Path) -> Path | None:
+    """The path of a file or folder that is there; None if there is none, as of what no path can be called."""
+    path = expanded(name)
+    try:
+        return path if path.exists() else None
+    except (OSError, ValueError):  # too long, or with characters that no path has
+        return None
