@@ -1,6 +1,6 @@
 """How well an adapter's pictures obey semantic maps: the judge's reading of each cell against the map.
 
-python benchmarks/semantic_map.py runs/semantic-map/trained --out docs/images/semantic-map.png
+python benchmarks/semantic_map.py --out docs/images/semantic-map.png
 
 The maps and captions are of scenes that training never showed; picture k has the seed `seed + k`, with and without its
 map. "drawn" is what the judge says of the scenes themselves: no painter can be expected to score above that.
@@ -49,7 +49,7 @@ def row(name: str, found: Agreement) -> str:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("adapter", type=Path, help="the adapter's folder")
+    parser.add_argument("adapter", nargs="?", default="semantic-map", help="the shipped one, or an adapter's folder")
     parser.add_argument("--model", default="mini", help="the model that it is for")
     parser.add_argument("--count", type=int, default=100, help="how many maps")
     parser.add_argument("--seed", type=int, default=SEED)

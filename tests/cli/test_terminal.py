@@ -131,6 +131,8 @@ def test_a_picture_takes_the_room_there_is() -> None:
     assert size(noise(16, 16), height=12) == (16, 8)
     assert size(noise(64, 16), width=60) == (60, 8)
     assert size(noise(16, 16), height=6) is size(noise(64, 16), width=10) is None
+    assert size(noise(8, 8 * 60)) == (1, 16)
+    assert size(noise(8, 8 * 66)) is None
 
 
 def test_nothing_is_shown_where_nobody_looks(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -55,6 +57,12 @@ def test_to_casts_everything() -> None:
     assert {residual.dtype for residual in cast.control} == {torch.bfloat16}
     same = make(1)
     assert same.to().tokens is same.tokens
+
+
+def test_to_keeps_how_often_and_where() -> None:
+    told = replace(make(1), repeats=2, window=Window(slice(0, 4), slice(4, 8), (8, 8)))
+    moved = told.to("cpu", torch.bfloat16)
+    assert (moved.repeats, moved.window) == (told.repeats, told.window)
 
 
 def test_guidance_is_never_rounded_to_half_precision() -> None:

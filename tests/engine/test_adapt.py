@@ -1,5 +1,6 @@
 """LoRAs and learned words in whole models, against weights merged by hand."""
 
+import weakref
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ from small_models import LARGE, SMALL, clip_tokenizer, write_original
 from torch import Tensor
 
 import maquette
+from maquette.engine import adapt
 from maquette.engine.model import Model
 from maquette.errors import MaquetteError
 from maquette.weights.safetensors_file import write_safetensors
@@ -159,6 +161,24 @@ def test_a_lora_that_fails_while_it_is_merged_leaves_the_model_as_it_was(tmp_pat
         model.set_loras([(tmp_path / "bad.safetensors", 1.0)])
     assert all(torch.equal(tensor, before[name]) for name, tensor in weights(model).items())
     assert painted(model) == picture
+
+
+def test_a_lora_is_merged_without_keeping_the_old_weights(tmp_path: Path, monkeypatch) -> None:
+    write_safetensors(
+        tmp_path / "lora.safetensors",
+        kohya({f"lora_unet_{TO_Q}": (32, 32, 4, 1.0), f"lora_unet_{TO_V}": (32, 32, 2, 8.0)}),
+    )
+    model = maquette.open(write_original("sd1", tmp_path), device="cpu")
+    old = [weakref.ref(stage.transformer.blocks[0].attn1.qkv.weight) for stage in model.network.down[:2]]
+    like, alive = adapt._like, []
+
+    def watched(*args, **more) -> Tensor:
+        alive.append(sum(each() is not None for each in old))
+        return like(*args, **more)
+
+    monkeypatch.setattr(adapt, "_like", watched)
+    model.set_loras([(tmp_path / "lora.safetensors", 1.0)])
+    assert alive == [2, 1]
 
 
 def test_learned_words_that_fail_leave_those_that_were_known(tmp_path: Path) -> None:

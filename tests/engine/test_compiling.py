@@ -8,6 +8,7 @@ from torch._dynamo.testing import CompileCounter
 
 import maquette
 from maquette.diffusion.conditioning import Conditioning
+from maquette.engine import compiling
 from maquette.engine.compiling import compile_blocks
 from maquette.models.mmdit import MMDiT, MMDiTSpec
 from maquette.models.unet import UNet, UNetSpec
@@ -42,3 +43,17 @@ def test_a_model_is_compiled_only_where_asked_and_where_its_blocks_stay() -> Non
     assert compiled.network.run is not call and plain.network.run is call
     with pytest.raises(maquette.MaquetteError, match="leave out compile"):
         maquette.open("mini", compile=True, stream=True)
+
+
+@torch.no_grad()
+def test_sizes_beyond_the_limit_run_as_they_are(monkeypatch) -> None:
+    torch._dynamo.reset()
+    monkeypatch.setattr(compiling, "KINDS", 2)
+    counter, network = CompileCounter(), UNet(UNET).requires_grad_(False)
+    told, sizes = Conditioning(tokens=torch.randn(1, 5, 16)), (4, 6, 8, 10)
+    expected = [network(torch.ones(1, 4, side, side), 0.5, told) for side in sizes]
+    with torch._dynamo.config.patch(recompile_limit=2, accumulated_recompile_limit=3):
+        compile_blocks(network, backend=counter)
+        for side, wanted in zip(sizes, expected, strict=True):
+            torch.testing.assert_close(network(torch.ones(1, 4, side, side), 0.5, told), wanted)
+    assert 0 < counter.frame_count <= 3

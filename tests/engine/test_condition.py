@@ -7,6 +7,7 @@ import torch
 from small_models import LENGTH, clip_tokenizer, write_original
 
 import maquette
+from maquette.diffusion.conditioning import Conditioning
 from maquette.errors import MaquetteError
 from maquette.nn.embed import sinusoids
 
@@ -38,6 +39,49 @@ def test_wanted_and_unwanted_are_of_one_length(tmp_path: Path) -> None:
     assert torch.equal(negative.tokens[:, :LENGTH], model.condition(["rain"]).tokens)
     with pytest.raises(MaquetteError, match="clip skip 9 does not exist"):
         model.condition(["rain"], clip_skip=9)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("words", [10, 30, 40])
+def test_what_a_short_negative_says_is_the_same_beside_any_prompt(words: int, tmp_path: Path) -> None:
+    """Beside one chunk, two and three."""
+    model = maquette.open(write_original("sd1", tmp_path), device="cpu", dtype="float32")
+    positive, negative = model.contrast("tree " * words, "rain")
+    level, x = model.process.at(600.0), torch.randn(1, *model.latent_shape(64, 64))
+    both = model.denoiser(torch.cat([x, x]), level, Conditioning.cat([positive, negative]))
+    assert len(model.encoders[0].chunks("tree " * words)) == -(-words // (LENGTH - 2))
+    assert torch.allclose(both[1:], model.denoiser(x, level, model.condition(["rain"])), atol=1e-5)
+
+
+@pytest.mark.parametrize(("prompt", "negative"), [("a tree", "rain " * 40), ("tree " * 30, "rain " * 40)])
+def test_a_short_prompt_and_where_it_is_looked_at_are_the_same_beside_any_negative(
+    prompt: str, negative: str, tmp_path: Path
+) -> None:
+    """One chunk beside three, and two beside three, which are six."""
+    model = maquette.open(write_original("sd1", tmp_path), device="cpu", dtype="float32")
+    options = {"steps": 2, "width": 64, "height": 32, "seed": 1, "guidance": 1.0, "attention": True}
+    alone, beside = (model.txt2img(prompt, negative=other, **options) for other in ("", negative))
+    maps = [result.attention.at("tree") for result in (alone, beside)]
+    assert torch.allclose(*maps, atol=1e-5)
+    pixels = [torch.tensor(list(result.images[0].tobytes())).float() for result in (alone, beside)]
+    assert torch.allclose(*pixels, atol=1.0)
+
+
+def test_with_a1111s_noise_words_change_as_late_as_there(tmp_path: Path) -> None:
+    model = maquette.open(write_original("sd1", tmp_path), device="cpu")
+    options = {"steps": 6, "width": 64, "height": 32, "seed": 1, "guidance": 1.0}
+
+    def pixels(prompt: str, noise: str) -> bytes:
+        return model.txt2img(prompt, noise=noise, **options).images[0].tobytes()
+
+    assert pixels("[tree:rain:3]", "a1111-cpu") == pixels("[tree:rain:4]", "cpu") != pixels("[tree:rain:3]", "cpu")
+
+
+def test_clip_is_cut_where_it_is_full_if_there_is_no_emphasis(tmp_path: Path) -> None:
+    model = maquette.open(write_original("flux-dev", tmp_path), device="cpu")
+    clip, prompt = model.encoders[0], "rain " * 12 + ", " + "tree " * 30
+    (row,) = clip.chunks(prompt)
+    assert row.ids == clip.tokenizer([prompt])[0]
 
 
 def test_sdxl_is_told_sizes_after_the_pooled_text_and_zeros_for_an_empty_negative(tmp_path: Path) -> None:

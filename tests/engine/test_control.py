@@ -31,7 +31,7 @@ from transformers import CLIPImageProcessor
 import maquette
 from maquette.diffusion.compose import tiled
 from maquette.diffusion.guidance import Pair
-from maquette.engine import kinds
+from maquette.engine import control, kinds
 from maquette.engine.control import controlled, open_control
 from maquette.engine.model import Model
 from maquette.engine.report import describe_file
@@ -243,6 +243,17 @@ def test_windows_of_a_picture_follow_their_part_of_another(model: Model, tmp_pat
 def test_a_controlnet_named_shuffle_speaks_of_the_whole_picture(model: Model, tmp_path: Path) -> None:
     path = write(tmp_path / "control_v11e_sd15_shuffle.safetensors", kinds.CONTROLNET, CONTROLNET)
     assert open_control(path, model).network.spec == replace(CONTROLNET, pooled=True)
+    fetched = (
+        tmp_path / "models--lllyasviel--control_v11e_sd15_shuffle/snapshots/abc/diffusion_pytorch_model.safetensors"
+    )
+    assert open_control(write(fetched, kinds.CONTROLNET, CONTROLNET), model).network.spec.pooled
+
+
+def test_a_controlnet_is_opened_by_the_name_of_its_repository(model: Model, tmp_path: Path, monkeypatch) -> None:
+    folder, asked = LAYOUTS["diffusers folder"](tmp_path / "fetched"), []
+    monkeypatch.setattr(control, "fetch", lambda *args, **more: asked.append((args, more)) or folder)
+    assert open_control("somebody/canny", model).network.spec == CONTROLNET
+    assert asked == [(("somebody/canny", None), {"flat": True})]
 
 
 @pytest.mark.parametrize("storage", ["int8", "float8"])

@@ -78,9 +78,10 @@ def test_pictures_that_cannot_be_followed(model: Model, tmp_path: Path) -> None:
 
 def test_a_control_of_the_package_is_found_by_its_name(model: Model, tmp_path: Path, monkeypatch: Any) -> None:
     monkeypatch.setattr(control, "ASSETS", tmp_path / "assets")
-    write_folder(
+    mine = write_folder(
         tmp_path / "assets" / "mine", kinds.T2I_ADAPTER, ADAPTER, t2i_adapter_config.to_config(ADAPTER), "diffusers"
     )
+    (mine / "model.safetensors").rename(mine / "diffusion_pytorch_model.safetensors")  # as the package names them
     (tmp_path / "assets" / "empty").mkdir()
     assert open_control("mine", model).network.spec == ADAPTER
     for name in ("empty", "../assets/mine"):

@@ -27,8 +27,9 @@ def randn(*shape: int, seed: int = 0) -> Tensor:
 @pytest.mark.parametrize("size", [(6, 8), (5, 7), (1, 3)])
 def test_one_place_of_each_cell_stays(size: tuple[int, int]) -> None:
     rows, columns = size
-    stay = draw(rows, columns, torch.Generator().manual_seed(1))
-    assert stay.max() < rows * columns
+    stay, others = draw(rows, columns, torch.Generator().manual_seed(1))
+    assert sorted([*stay.tolist(), *others.tolist()]) == list(range(rows * columns))
+    assert others.tolist() == sorted(others.tolist())
     cells = {(int(place) // columns // 2, int(place) % columns // 2) for place in stay}
     assert cells == {(y // 2, x // 2) for y in range(rows) for x in range(columns)}
     assert len(stay) == len(cells)
@@ -52,15 +53,22 @@ def by_hand(k: Tensor, stay: list[int], count: int) -> list[set[int]]:
 @pytest.mark.parametrize("ratio", [0.25, 0.5, 0.75])
 def test_those_most_alike_are_merged_into_their_mean(ratio: float) -> None:
     rows, columns, k, x = 4, 6, randn(2, 3, 24, 5), randn(2, 3, 24, 5, seed=1)
-    stay = draw(rows, columns, torch.Generator().manual_seed(2))
-    merge, unmerge = match(k, stay, ratio)
+    grid = draw(rows, columns, torch.Generator().manual_seed(2))
+    merge, unmerge = match(k, grid, ratio)
     assert merge(x).shape == (2, 3, 24 - int(ratio * 24), 5)
     back = unmerge(merge(x))
     for picture in range(2):
-        for group in by_hand(k[picture], stay.tolist(), int(ratio * 24)):
+        for group in by_hand(k[picture], grid.stay.tolist(), int(ratio * 24)):
             places = sorted(group)
             wanted = x[picture][:, places].mean(1, keepdim=True).expand(-1, len(places), -1)
             assert torch.allclose(back[picture][:, places], wanted, atol=1e-6)
+
+
+def test_nothing_of_it_waits_for_the_device() -> None:
+    """Where nothing is computed, nobody can ask how many places there are."""
+    meta = torch.device("meta")
+    merge, unmerge = match(randn(2, 3, 24, 5).to(meta), draw(4, 6, torch.Generator()).to(meta), 0.5)
+    assert unmerge(merge(randn(2, 3, 24, 5).to(meta))).shape == (2, 3, 24, 5)
 
 
 def small_unet() -> UNet:

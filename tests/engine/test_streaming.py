@@ -10,10 +10,10 @@ from small_models import write_original
 
 import maquette
 from maquette.cli import doctor
-from maquette.engine import fit, open
+from maquette.engine import adapt, fit, open
 from maquette.engine.build import fill
 from maquette.engine.fit import numbers, parts_to_stream, size
-from maquette.engine.memory import WORKING_MEMORY, Place, or_else
+from maquette.engine.memory import WORKING_MEMORY, Place, free_memory, or_else
 from maquette.engine.storage import STORAGES
 from maquette.errors import MaquetteError
 from maquette.models.unet import UNet
@@ -65,6 +65,41 @@ def test_loras_are_merged_into_what_is_read(stream: bool, tmp_path: Path) -> Non
     assert pixels(model) == plain
 
 
+def test_a_streamed_first_stage_computes_by_tiles(tmp_path: Path) -> None:
+    path = write_original("sd1", tmp_path)
+    whole, streamed = (maquette.open(path, device="cpu", stream=stream, tile_vae=True) for stream in (False, True))
+    latent = torch.randn(1, 4, 66, 66, generator=torch.Generator().manual_seed(0))
+    picture = whole.decode(latent)
+    assert torch.equal(streamed.decode(latent), picture)
+    assert torch.equal(streamed.encode(picture), whole.encode(picture))
+
+
+@pytest.mark.parametrize("compile", [False, True])
+def test_a_lora_that_does_not_fit_beside_the_model_is_merged_as_weights_are_read(
+    compile: bool, tmp_path: Path, monkeypatch
+) -> None:
+    path, lora = write_original("sd1", tmp_path), tmp_path / "lora.safetensors"
+    name = "lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn1_to_q"
+    generator = torch.Generator().manual_seed(0)
+    rows = {"lora_up.weight": (32, 4), "lora_down.weight": (4, 32)}
+    write_safetensors(lora, {f"{name}.{k}": torch.randn(*shape, generator=generator) for k, shape in rows.items()})
+    merged = pixels(maquette.open(path, device="cpu", loras=[(lora, 1.0)]))
+    errors, like = [ERRORS[0]], adapt._like
+
+    def short(*args, **more):
+        if errors:
+            raise errors.pop()
+        return like(*args, **more)
+
+    monkeypatch.setattr(adapt, "_like", short)
+    with pytest.warns(UserWarning, match="memory ran out; .*read as they are used: .*denoiser"):
+        if compile:
+            with pytest.raises(MaquetteError, match="leave out compile"):
+                maquette.open(path, device="cpu", loras=[(lora, 1.0)], compile=True)
+        else:
+            assert pixels(maquette.open(path, device="cpu", loras=[(lora, 1.0)])) == merged
+
+
 def test_what_does_not_fit_is_streamed(tmp_path: Path) -> None:
     """First what runs once for a picture, then everything."""
     model = maquette.open(write_original("sd1", tmp_path), device="cpu")
@@ -83,7 +118,15 @@ ERRORS = (
     torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."),
     RuntimeError("[enforce fail at alloc_cpu.cpp:127] DefaultCPUAllocator: can't allocate memory: you tried to ..."),
     MemoryError(),
+    RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+    RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"),
 )
+
+
+def test_what_pytorch_holds_in_reserve_is_free(monkeypatch) -> None:
+    for name, answer in (("mem_get_info", (5, 90)), ("memory_reserved", 70), ("memory_allocated", 40)):
+        monkeypatch.setattr(torch.cuda, name, lambda device, answer=answer: answer)
+    assert free_memory(torch.device("cuda")) == 5 + 70 - 40
 
 
 class Short:
@@ -98,7 +141,7 @@ class Short:
         return self.run(block, x, *args)
 
 
-@pytest.mark.parametrize("error", ERRORS, ids=["cuda", "cpu", "python"])
+@pytest.mark.parametrize("error", ERRORS, ids=["cuda", "cpu", "python", "cublas", "cudnn"])
 def test_what_runs_out_of_memory_is_tried_with_less(error: BaseException) -> None:
     tries: list[str] = []
 

@@ -1,5 +1,6 @@
 """config.json of diffusers and transformers: our specs and theirs are the same, and nothing else is let through."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -8,7 +9,20 @@ import references as r
 from diffusers import AutoencoderKL, UNet2DConditionModel
 
 from maquette.errors import MaquetteError
-from maquette.models import clip_config, published, unet_config, vae_config
+from maquette.models import (
+    bert_config,
+    clip_config,
+    dit_config,
+    flux_config,
+    mmdit_config,
+    published,
+    t2i_adapter_config,
+    t5_config,
+    transformer_controlnet_config,
+    unet2d_config,
+    unet_config,
+    vae_config,
+)
 
 UNETS = {name: getattr(published, name) for name in dir(published) if name.endswith("_UNET")}
 UNETS = {name: spec for name, spec in UNETS.items() if spec.context is not None}  # the others: test_unet2d.py
@@ -206,3 +220,44 @@ def test_what_a_moving_average_leaves_in_a_config_changes_nothing() -> None:
     left |= {"update_after_step": 0, "use_ema_warmup": False}
     options = unet_config.to_config(published.SDXL_UNET)
     assert unet_config.from_config({**options, **left}) == published.SDXL_UNET
+
+
+BOUNDED: dict[Callable[..., Any], dict[str, Any]] = {  # what else each needs to be told
+    unet_config.from_config: unet_config.to_config(published.SD1_UNET),
+    unet2d_config.from_config: unet2d_config.to_config(published.DDPM_CIFAR_UNET),
+    vae_config.from_config: VAE,
+    t5_config.from_config: t5_config.to_config(published.T5_XXL),
+    mmdit_config.from_config: mmdit_config.to_config(published.SD3_MEDIUM),
+    t2i_adapter_config.from_config: {"channels": [320, 640]},
+}
+
+
+@pytest.mark.parametrize(
+    ("read", "option"),
+    [
+        (unet_config.from_config, {"layers_per_block": 10**9}),
+        (unet_config.from_config, {"layers_per_block": 200, "transformer_layers_per_block": 10}),
+        (unet_config.from_config, {"transformer_layers_per_block": 10**9}),
+        (unet_config.from_config, {"block_out_channels": [32] * 17}),
+        (unet2d_config.from_config, {"layers_per_block": 10**9}),
+        (vae_config.from_config, {"layers_per_block": 10**9}),
+        (clip_config.text_from_config, {"num_hidden_layers": 10**9}),
+        (clip_config.image_from_config, {"num_hidden_layers": 10**9}),
+        (t5_config.from_config, {"num_layers": 10**9}),
+        (bert_config.from_config, {"encoder_layers": 10**9}),
+        (dit_config.from_config, {"num_layers": 10**9}),
+        (mmdit_config.from_config, {"num_layers": 10**9}),
+        (flux_config.from_config, {"num_layers": 10**9}),
+        (flux_config.from_config, {"num_single_layers": 10**9}),
+        (transformer_controlnet_config.flux_from_config, {"num_single_layers": 10**9}),
+        (t2i_adapter_config.from_config, {"num_res_blocks": 10**9}),
+        (t2i_adapter_config.from_config, {"channels": [32] * 17}),
+    ],
+    ids=lambda each: each.__module__.rpartition(".")[2] if callable(each) else str(each),
+)
+def test_no_options_ask_for_endless_networks(read: Callable[..., Any], option: dict[str, Any]) -> None:
+    """Before anything of that size is made, so that this takes no time."""
+    valid = BOUNDED.get(read, {})
+    read(valid)
+    with pytest.raises(MaquetteError, match=f"^here: '{list(option)[-1]}' is .{{0,300}}; use another model$"):
+        read(valid | option, "here")

@@ -2,7 +2,7 @@
 
 import pytest
 
-from maquette.text.chunks import Chunk, fill_chunks
+from maquette.text.chunks import Chunk, common_length, fill_chunks
 from maquette.text.prompt import Span, parse_prompt, plain
 from maquette.text.tokenizer import CLIPTokenizer
 
@@ -41,6 +41,16 @@ def test_spans_have_the_weights_that_a1111_gives(prompt: str) -> None:
     assert [span.weight for span in spans] == [pytest.approx(weight) for _, weight in EXAMPLES[prompt]]
 
 
+def test_brackets_that_are_never_closed_multiply_and_take_no_time() -> None:
+    spans = parse_prompt("(a [b (c:2) BREAK (d")
+    assert [span.text for span in spans] == ["a ", "b ", "c", "", "d"]
+    assert [span.weight for span in spans] == [pytest.approx(1.1), 1.0, 2.0, None, pytest.approx(1.1)]
+    spans, weight = parse_prompt("(a[b" * 20_000), 1.0
+    for span, text in zip(spans, "ab" * 20_000, strict=True):
+        weight *= 1.1 if text == "a" else 1 / 1.1
+        assert span == (text, weight)
+
+
 LETTERS = {letter + end: index for index, (letter, end) in enumerate((x, e) for x in "abcdefg," for e in ("", "</w>"))}
 
 
@@ -76,6 +86,19 @@ def test_a_long_text_is_cut_where_it_is_full_or_at_a_comma_near_the_end(tokenize
     assert [len(spoken(chunk)) for chunk in chunks] == [30, 6]
     chunks = fill_chunks([Span("a " * 30 + ", b", 1.0)], tokenizer)
     assert [spoken(chunk) for chunk in chunks] == [ids("a" * 30), ids(",b")]
+
+
+def test_without_the_comma_rule_the_first_chunk_is_what_the_tokenizer_says(tokenizer: CLIPTokenizer) -> None:
+    for prompt in ("a " * 20 + ", " + "b " * 15, "a " * 30 + ", b", "a , b", ""):
+        assert fill_chunks([Span(prompt, 1.0)], tokenizer, at_commas=False)[0].ids == tokenizer([prompt])[0]
+
+
+@pytest.mark.parametrize(
+    ("lengths", "length"),
+    [([], 1), ([1], 1), ([1, 3], 3), ([2, 3], 6), ([1, 2, 3, 4], 12), ([5, 3, 2], 5), ([4, 5], 20)],
+)
+def test_texts_are_repeated_to_a_common_multiple_that_is_not_too_long(lengths: list[int], length: int) -> None:
+    assert common_length(lengths) == length
 
 
 def test_a_break_begins_a_new_chunk_and_an_empty_text_has_one(tokenizer: CLIPTokenizer) -> None:

@@ -3,7 +3,7 @@
 import pytest
 
 from maquette.errors import MaquetteError
-from maquette.text.script import DEEPEST, by_step, split_together
+from maquette.text.script import DEEPEST, by_step, counts_steps, split_together
 
 
 @pytest.mark.parametrize(
@@ -35,6 +35,24 @@ from maquette.text.script import DEEPEST, by_step, split_together
 def test_what_a_prompt_says_in_each_step(prompt: str, ends: list[tuple[int, str]]) -> None:
     wanted = [next(text for end, text in ends if step < end) for step in range(10)]
     assert by_step(prompt, 10) == wanted
+
+
+@pytest.mark.parametrize("prompt", ["[a|b]", "[a:b:3]", "[a:b:0]", "[a:b:0.5]", "[[a|b]:c:3]", "[a:[b|c]:2]", "a"])
+def test_late_is_what_a1111_paints_in_each_step(prompt: str) -> None:
+    """Its schedule holds what is said up to each step, from 1; its sampler looks from step 0 on for the first end."""
+    said = by_step(prompt, 6)
+    looked_up = [next(said[end - 1] for end in range(1, 7) if step <= end) for step in range(6)]
+    assert by_step(prompt, 6, late=True) == looked_up
+    assert by_step("[a|b]", 6, late=True) == [*"aababa"]
+    assert by_step("[a:b:3]", 6, late=True) == [*"aaaabb"]
+
+
+def test_what_counts_steps() -> None:
+    for prompt in ("[a|b]", "x [a:3]", "[a::3]", "[a:[b:c:2]:0.5]", "[[a|b]::0.5]", "([a:b:3]:1.2)"):
+        assert counts_steps(prompt), prompt
+    for prompt in ("", "a | b", "[a:b:0.5]", "[a:b]", "[a]", "(a:3)", r"\[a:b:3\]", "[" * 99 + "a|b" + "]" * 99):
+        assert not counts_steps(prompt), prompt
+    assert not counts_steps("[[]" * 40_000)  # at once
 
 
 @pytest.mark.parametrize(

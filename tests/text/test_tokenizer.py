@@ -130,6 +130,12 @@ def test_case_white_space_and_composition_do_not_matter(trained: CLIPTokenizer) 
     assert trained.words("") == trained.words(" \n ") == []
 
 
+def test_typographic_quotes_are_straight_ones(trained: CLIPTokenizer) -> None:
+    curly, straight = "the dog’s ‘bone’, “isn’t it”", "the dog's 'bone', \"isn't it\""
+    assert trained.pieces(curly) == trained.pieces(straight)
+    assert trained.words("（，！") != trained.words("(,!")  # full-width ones are themselves
+
+
 def test_no_texts_give_no_rows(trained: CLIPTokenizer) -> None:
     assert trained([]) == []
 

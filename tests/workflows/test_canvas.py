@@ -29,6 +29,7 @@ from PIL import Image, ImageOps
 from maquette.engine.image import to_images
 from maquette.errors import MaquetteError
 from maquette.workflows.canvas import (
+    bring,
     fit,
     from_text,
     hash_image,
@@ -37,6 +38,7 @@ from maquette.workflows.canvas import (
     read_depth,
     read_image,
     read_mask,
+    to_channel,
     to_pixels,
 )
 
@@ -151,7 +153,7 @@ def test_a_picture_opened_once_is_read_as_its_file_is(kind: str) -> None:
 def test_an_opened_picture_keeps_what_a_mask_or_a_map_of_depth_needs() -> None:
     clear = with_clear(palette(), 1)
     assert read_mask(open_image(clear), (2, 1)).tobytes() == read_mask(clear, (2, 1)).tobytes() == b"\0\xff"
-    assert read_depth(open_image(deep(3, 40_000)), (2, 1)).tolist() == [[[[3.0, 40_000.0]]]]
+    assert same(read_depth(open_image(deep(3, 40_000))), row("F", 3.0, 40_000.0))
     given = noisy()
     open_image(given).paste(0, (0, 0, 24, 16))
     assert same(given, noisy())
@@ -226,10 +228,10 @@ def test_an_empty_mask_is_refused(mask: Image.Image) -> None:
 
 
 def test_depth_keeps_all_its_bits() -> None:
-    assert read_depth(deep(3, 40_000), (2, 1)).tolist() == [[[[3.0, 40_000.0]]]]
-    assert read_depth(row("F", -2.5, 1e6), (2, 1)).tolist() == [[[[-2.5, 1e6]]]]
-    assert read_depth(row("RGB", WHITE, BLACK), (4, 2)).shape == (1, 1, 2, 4)
-    assert "not finite" in complaint(row("F", float("inf")), lambda source: read_depth(source, (1, 1)))
+    assert to_channel(read_depth(deep(3, 40_000))).tolist() == [[[[3.0, 40_000.0]]]]
+    assert to_channel(read_depth(row("F", -2.5, 1e6))).tolist() == [[[[-2.5, 1e6]]]]
+    assert to_channel(read_depth(row("RGB", WHITE, BLACK))).tolist() == [[[[255.0, 0.0]]]]
+    assert "not finite" in complaint(row("F", float("inf")), read_depth)
 
 
 # tensors and sizes
@@ -270,6 +272,34 @@ def test_fitting_crops_pads_or_stretches() -> None:
     assert all(same(pad.crop((0, y, 20, y + 1)), pad.crop((0, 14, 20, 15))) for y in range(15, 20))
     with pytest.raises(MaquetteError, match="'squeeze' is no way to fit a picture; known are crop, pad, stretch"):
         fit(image, 8, 8, "squeeze")  # type: ignore[arg-type]
+
+
+def line(mode: str, size: tuple[int, int], first: int, last: int) -> Image.Image:
+    """White in these columns, black elsewhere."""
+    image = Image.new("L", size)
+    image.paste(255, (first, 0, last + 1, size[1]))
+    return image.convert(mode)
+
+
+def white_columns(image: Image.Image) -> list[int]:
+    levels = np.asarray(image.convert("L"), float)
+    assert (levels == levels[:1]).all()
+    return np.flatnonzero(levels[0] > 127).tolist()
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "F"])
+def test_what_lies_over_a_picture_is_brought_along_with_it(mode: str) -> None:
+    padded = bring(line(mode, (121, 121), 110, 113), (121, 121), (128, 128), padded=True)
+    assert padded.size == (128, 128) and white_columns(padded) == [110, 111, 112, 113]
+    twice = bring(line(mode, (242, 242), 220, 227), (121, 121), (128, 128), padded=True)
+    assert white_columns(twice) == [110, 111, 112, 113]
+    whole, painted = (128, 64), (64, 64)
+    for size in (whole, (256, 128), (256, 192)):  # the last shows all of it in another shape
+        first = 44 * size[0] // 128
+        cropped = bring(line(mode, size, first, first + size[0] // 32 - 1), whole, painted)
+        assert cropped.size == painted and white_columns(cropped) == [12, 13, 14, 15], size
+    made_for_it = line(mode, (96, 64), 10, 12)
+    assert same(bring(made_for_it, whole, (96, 64)), made_for_it)
 
 
 def test_masks_stay_hard_when_they_are_fitted() -> None:

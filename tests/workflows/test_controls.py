@@ -12,7 +12,7 @@ from maquette.engine import kinds
 from maquette.engine.model import Model
 from maquette.models.controlnet import ControlNetSpec
 from maquette.weights.safetensors_file import write_safetensors
-from maquette.workflows.canvas import fit
+from maquette.workflows.canvas import fit, pad_edges
 from maquette.workflows.loop import run
 from maquette.workflows.paint import paint
 from maquette.workflows.preprocessors import preprocess
@@ -76,6 +76,14 @@ def test_beyond_the_edges_it_follows_the_extended_one(model: Model, control: str
     whole, _ = extend(scene(), 0, 0, 32, 0)
     own = hashes(model, **told, controls=[{"model": control}])
     assert own == hashes(model, **told, controls=[{"model": control, "image": whole}])
+
+
+def test_it_lies_over_a_picture_that_is_padded(model: Model, control: str) -> None:
+    photo, mask = scene((SIDE - 3, SIDE - 5)), Image.new("L", (SIDE - 3, SIDE - 5), 255)
+    told = {"image": photo, "mask": mask, "width": None, "height": None}
+    own = hashes(model, **told, controls=[{"model": control}])
+    assert own == hashes(model, **told, controls=[{"model": control, "image": pad_edges(photo, 0, 0, 3, 5)}])
+    assert own != hashes(model, **told, controls=[{"model": control, "resize": "stretch"}])
 
 
 def test_tiles_and_a_second_pass_follow_it_too(model: Model, control: str) -> None:

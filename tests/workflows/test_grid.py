@@ -4,12 +4,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image, ImageChops
+from PIL import Image, ImageChops, ImageFont
 
 from maquette.engine.adapt import Added, LoRAFile
 from maquette.errors import MaquetteError
 from maquette.workflows import loop, overlay
-from maquette.workflows.grid import LETTERS, MARGIN, Axis, grid, sheet, varied
+from maquette.workflows.grid import LETTERS, LINES, MARGIN, PITCH, Axis, _wrap, grid, sheet, varied
 from maquette.workflows.overlay import chinese_font
 from maquette.workflows.paint import paint
 from maquette.workflows.request import Request
@@ -188,6 +188,32 @@ def test_a_cell_shows_all_of_its_pictures(model) -> None:
         assert whole.crop((x, y, x + 32, y + 16)).tobytes() == image.tobytes()
     with pytest.raises(MaquetteError, match="512 pictures are too many"):
         next(grid(model, Request(count=256), [Axis.read("steps=2,3")]))
+
+
+def test_labels_keep_to_their_cells() -> None:
+    pictures, words = [Image.new("RGB", (64, 40), "white")] * 8, "a cat on a mat, " * 20
+    axes = [Axis("prompt", (words, "a dog")), Axis("negative", (words, "x" * 3500)), Axis("model", (words, "mini"))]
+    whole = np.asarray(sheet(pictures, axes).convert("L"))
+    width = whole.shape[1] // 2
+    left = width - 2 * (64 + MARGIN)
+    assert left <= MARGIN + 2 * 64 + MARGIN
+    for start in (0, width):
+        for gap in (left - MARGIN, left + 64, left + 64 + MARGIN + 64):
+            rows = slice(whole.shape[0] - 2 * (40 + MARGIN), None) if gap < left else slice(LINES * PITCH + 3, None)
+            assert (whole[rows, start + gap : start + gap + MARGIN] == 255).all()
+    assert (whole[: LINES * PITCH, width : width + MARGIN] == 255).all()
+
+
+def test_a_label_is_divided_between_words_and_says_that_it_was_cut() -> None:
+    font = ImageFont.load_default(LETTERS)
+    words = "guidance of three and a half"
+    assert _wrap(font, words, 1000, 3) == [words]
+    lines = _wrap(font, words, 80, 3)
+    assert len(lines) == 3 and " ".join(lines) == words and max(map(font.getlength, lines)) <= 80
+    for text in (words * 9, "/models/" + "x" * 300, "first\nsecond " * 40):
+        cut = _wrap(font, text, 80, 2)
+        assert len(cut) == 2 and cut[-1].endswith("…") and max(map(font.getlength, cut)) <= 80
+    assert _wrap(font, "wide", 1, 2) == ["w", "i…"]
 
 
 @pytest.mark.parametrize("has_font", [True, False])

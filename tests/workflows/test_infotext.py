@@ -219,6 +219,20 @@ def test_a_picture_that_began_with_another_says_so() -> None:
     assert "not in the file" in settings.untranslated[0].why
 
 
+@pytest.mark.parametrize("label", ["Heun", "DPM++ 2S a", "DPM++ SDE", "DPM++ 2M"])
+@pytest.mark.parametrize("words", ["[a|b]", "[a:b:3]", "[a:b:0.5]"])
+def test_words_that_count_steps_count_calls_of_the_network_there(label: str, words: str) -> None:
+    settings = read_infotext(f"a cat\nNegative prompt: {words}\nSteps: 20, Sampler: {label}, Schedule type: Karras")
+    assert left(settings) == ({} if words == "[a:b:0.5]" or label == "DPM++ 2M" else {"Sampler": label})
+    assert all("twice a step" in each.why for each in settings.untranslated)
+
+
+def test_texts_that_were_filled_up_are_said() -> None:
+    (padded,) = read_infotext("a cat\nSteps: 20, Sampler: Euler, Pad conds: True").untranslated
+    assert (padded.name, padded.value) == ("Pad conds", "True")
+    assert "as if it were alone" in padded.why
+
+
 def test_a_latent_second_pass_to_a_size() -> None:
     told = "Size: 512x768, Denoising strength: 0.7, Hires resize: 768x1152, Hires upscaler: Latent"
     settings = read_infotext(f"a cat\nSteps: 20, Sampler: Euler, {told}")

@@ -15,6 +15,7 @@ from maquette.errors import MaquetteError
 from maquette.models.rrdb import RRDB, RRDBSpec
 from maquette.models.rrdb_names import DIALECTS
 from maquette.text.script import second_pass
+from maquette.workflows.canvas import pad_edges
 from maquette.workflows.hires import enlarged
 from maquette.workflows.loop import resolve, run
 from maquette.workflows.paint import paint
@@ -102,6 +103,16 @@ def test_a_region_may_have_the_shape_of_a_photo_that_is_no_multiple(model: Model
         run(paint(model, Request.read({**asked, "regions": other})))
 
 
+def test_a_region_lies_over_a_photo_that_is_padded(model: Model) -> None:
+    def painted(photo: Image.Image, mask: Image.Image) -> list[str]:
+        asked = {"image": photo, "mask": Image.new("L", photo.size, 255), "seed": 1}
+        return run(paint(model, Request.read({**asked, "regions": [{"prompt": "pear", "mask": mask}]}))).latent_hashes
+
+    photo, mask = scene().resize((76, 61)), Image.new("L", (76, 61))
+    mask.paste(255, (0, 0, 30, 61))
+    assert painted(photo, mask) == painted(pad_edges(photo, 0, 0, 4, 3), pad_edges(mask, 0, 0, 4, 3))
+
+
 def test_details_have_nothing_of_another_mask(model: Model) -> None:
     asked = {"image": scene(), "mask": Image.new("L", (64, 64), 255), "seed": 7, "strength": 0.3, "steps": 6}
     detail = {"boxes": ((8, 8, 40, 40),), "strength": 0.5, "size": 64}
@@ -109,6 +120,16 @@ def test_details_have_nothing_of_another_mask(model: Model) -> None:
     both = run(paint(model, Request.read({**asked, "mask_grey": "strength", "detail": detail}))).images[0]
     alone = run(paint(model, Request.read({"image": first, "seed": 7, "steps": 6, "detail": detail}))).images[0]
     assert np.array_equal(np.asarray(both), np.asarray(alone))
+
+
+@pytest.mark.parametrize("padding", [0.0, 0.5])
+def test_the_soft_edge_of_a_small_detail_is_not_cut(padding: float, model: Model) -> None:
+    image = Image.new("RGB", (64, 64), (200, 30, 90))
+    detail = {"boxes": ((30, 30, 34, 34),), "size": 64, "padding": padding, "feather": 8, "strength": 1.0}
+    (new,) = run(paint(model, Request.read({"image": image, "seed": 7, "detail": detail}))).images
+    changes = np.abs(np.asarray(new, int) - np.asarray(image, int)).max(-1)[32]
+    assert (changes[24:40] > 0).all() and (changes[:22] == 0).all() and (changes[42:] == 0).all()
+    assert np.abs(np.diff(changes)).max() < changes.max() / 2
 
 
 def test_regions_lie_over_the_same_part_of_a_larger_picture(model: Model) -> None:
@@ -208,7 +229,7 @@ def test_a_size_that_is_asked_for_is_painted(model: Model) -> None:
 
 
 def test_a_grey_mask_beside_an_extension_is_as_grey_as_it_was(model: Model) -> None:
-    from maquette.workflows.inpaint import canvas
+    from maquette.workflows.begun import canvas
 
     request = Request.read({"image": scene(), "mask": Image.new("L", (64, 64), 128), "extend": {"left": 8}})
     assert canvas(resolve(request, model))[1].getpixel((40, 30)) == 128
@@ -234,3 +255,18 @@ def test_details_of_a_photo_that_is_too_large_to_be_painted_are_repainted(model:
     kept, changed = ((0, 0, 4000, 3000), (4900, 3900, 4964, 3964))
     assert new.crop(kept).tobytes() == photo.crop(kept).tobytes()
     assert new.crop(changed).tobytes() != photo.crop(changed).tobytes()
+
+
+def test_a_regions_mask_lies_over_the_extended_picture(model: Model) -> None:
+    photo = Image.fromarray(np.random.default_rng(1).integers(0, 256, (60, 100, 3), np.uint8))
+    mask = Image.new("L", (140, 60))
+    mask.paste(255, (0, 0, 30, 60))
+
+    def painted(mask: Image.Image) -> list[str]:
+        region = {"prompt": "pear", "mask": mask}
+        fields = {"image": photo, "extend": {"right": 40}, "seed": 1, "regions": [region]}
+        result = run(paint(model, Request.read(fields)))
+        assert result.images[0].size == (140, 60)
+        return result.latent_hashes
+
+    assert painted(mask) == painted(pad_edges(mask, 0, 0, 4, 4))

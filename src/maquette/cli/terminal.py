@@ -62,7 +62,9 @@ def place(image: Image, console: Console, environment: Mapping[str, str] = os.en
     columns = round(2 * rows * image.width / image.height)  # characters are twice as high as they are wide
     if columns > console.width:
         columns, rows = console.width, round(console.width * image.height / image.width / 2)
-    return None if how is None or rows < LEAST else TerminalPicture(image.convert("RGB"), how, columns, rows)
+    if how is None or rows < LEAST or columns < 1:
+        return None
+    return TerminalPicture(image.convert("RGB"), how, columns, rows)
 
 
 @dataclass(frozen=True)

@@ -71,7 +71,7 @@ class Conditioning:
         moved = self.map(lambda part: to_device(part, device, dtype))
         exact = None if dtype is None else torch.promote_types(dtype, torch.float32)
         guidance = None if self.guidance is None else to_device(self.guidance, device, exact)
-        return replace(moved, guidance=guidance, repeats=self.repeats)
+        return replace(moved, guidance=guidance, repeats=self.repeats, window=self.window)
 
     def repeat(self, count: int) -> "Conditioning":
         """The whole batch ``count`` times over, in order: rows a b become a b a b."""

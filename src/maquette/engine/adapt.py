@@ -20,6 +20,7 @@ from maquette.errors import MaquetteError
 from maquette.weights.embeddings import read_embedding
 from maquette.weights.lora import LoRA, Merged, Report, Target, read_lora, with_lora
 from maquette.weights.open_file import open_weights
+from maquette.weights.place import expanded
 from maquette.weights.precision import descaled
 from maquette.weights.view import Weights, prefixed, select, union
 
@@ -90,7 +91,7 @@ def open_loras(loras: Iterable[LoRAFile]) -> list[LoRA]:
 
 
 def _open_lora(path: Path | str, scale: float, text_scale: float | None) -> LoRA:
-    lora = read_lora(descaled(open_weights(Path(path).expanduser())), scale)
+    lora = read_lora(descaled(open_weights(expanded(path))), scale)
     return lora if text_scale is None else replace(lora, scales={TEXT: text_scale})
 
 
@@ -120,9 +121,9 @@ def _positions(name: str, parts: Iterable[str]) -> list[int]:
 
 
 def apply(origins: Mapping[str, Origin], before: Change, after: Change) -> None:
-    """Turn the networks from one change to another; tensors that neither touches stay where they are.
+    """Turn the networks from one change to another, tensor by tensor; those that neither touches stay where they are.
 
-    Where that fails, those that were turned are turned back.
+    Where that fails, what was turned is turned back.
     """
     changed, turned = before.changed | after.changed, []
     try:
@@ -136,19 +137,22 @@ def apply(origins: Mapping[str, Origin], before: Change, after: Change) -> None:
 
 
 def _turn(name: str, origin: Origin, changed: Iterable[str], change: Change) -> None:
-    """Let a network have its weights as a change makes them, where they are among the `changed`; all or none."""
+    """Let a network have its weights as a change makes them, where they are among the `changed`.
+
+    Each is let go for the new one before the next is computed, so that memory holds one of them twice, not all.
+    """
     prefix = f"{name}:"
     touched = {each.removeprefix(prefix) for each in changed if each.startswith(prefix)}
     weights, names = origin.kept(change.of(name, origin.weights)), origin.names(touched)
     if origin.streamed is not None:
         origin.streamed.weights = weights
         names = [each for each in names if each not in origin.streamed.names]
-    if not names:
-        return
-    state = origin.network.state_dict()
-    new = {each: _like(weights[each], state[each], grows=each == ROWS_THAT_GROW) for each in names}
-    origin.network.load_state_dict(new, strict=False, assign=True)
-    origin.network.requires_grad_(False)
+    for each in names:
+        place, _, leaf = each.rpartition(".")
+        layer = origin.network.get_submodule(place)
+        new = _like(weights[each], getattr(layer, leaf), grows=each == ROWS_THAT_GROW)
+        layer.load_state_dict({leaf: new}, strict=False, assign=True)
+        del new
 
 
 def _like(tensor: Tensor, old: Tensor, *, grows: bool) -> Tensor:
@@ -169,6 +173,6 @@ def read_words(files: Mapping[str, Path | str], widths: Mapping[str, int]) -> di
     if files and not widths:
         raise MaquetteError("this model has no text encoder that could learn words; open one with CLIP")
     for word, path in files.items():
-        for encoder, vectors in read_embedding(open_weights(Path(path).expanduser()), widths).items():
+        for encoder, vectors in read_embedding(open_weights(expanded(path)), widths).items():
             words[encoder][word] = vectors
     return words

@@ -29,6 +29,7 @@ from maquette.engine.open import ASSETS
 from maquette.engine.parts import Part
 from maquette.engine.recognise import part_of
 from maquette.errors import MaquetteError
+from maquette.families.few_steps import published_name
 from maquette.models.clip import CLIPImage, look
 from maquette.models.controlnet import ControlNet
 from maquette.models.ip_adapter import IPAdapter, looking_at
@@ -36,6 +37,7 @@ from maquette.models.t2i_adapter import T2IAdapter
 from maquette.models.transformer_controlnet import FluxControlNet, MMDiTControlNet
 from maquette.models.unet import UNet
 from maquette.weights.open_file import open_weights
+from maquette.weights.place import existing
 
 TOWERS = ("image_encoder", "../models/image_encoder")  # where IP-Adapter's published folder has it, seen from a file
 LUMA = (0.299, 0.587, 0.114)  # of red, green and blue in what a grey picture shows (ITU-R BT.601)
@@ -187,7 +189,7 @@ def open_control(
     Raises:
         MaquetteError: there is no such network, it is damaged, or was made for another kind of model.
     """
-    path = _find(name)
+    path = _find(name, variant)
     _check_whole(path, variant)
     part = _pooled_by_name(part_of(path, ("control",), "a ControlNet, T2I-Adapter or IP-Adapter", variant))
     network = part.network()
@@ -211,25 +213,28 @@ def _check_whole(path: Path, variant: str | None) -> None:
 
 
 def _pooled_by_name(part: Part) -> Part:
-    """A ControlNet that speaks of the whole picture at once, if its file is named as the published one (shuffle)."""
-    if part.kind is CONTROLNET and not part.configured and "shuffle" in part.path.stem.lower():
+    """A ControlNet that speaks of the whole picture at once, if it is named as the published one (shuffle)."""
+    if part.kind is CONTROLNET and not part.configured and "shuffle" in published_name(part.path):
         return replace(part, spec=replace(part.spec, pooled=True))
     return part
 
 
-def _find(name: str | Path) -> Path:
-    try:
-        path = Path(name).expanduser()
-        if path.exists():
-            return path
-        packaged = ASSETS / path.name
-        if str(path) == path.name and any(packaged.glob("*.safetensors")):
-            return packaged
-    except (OSError, ValueError, RuntimeError):  # too long, or with characters that no path has
-        pass
+def _find(name: str | Path, variant: str | None = None) -> Path:
+    if (path := existing(name)) is not None:
+        return path
+    if str(name) in names():
+        return ASSETS / str(name)
     if isinstance(name, str) and is_name(name):
-        return fetch(name)
-    raise MaquetteError(f"there is no control {str(name)!r:.200}: give a file, a folder, or a name of the hub")
+        return fetch(name, variant, flat=True)
+    raise MaquetteError(
+        f"there is no control {str(name)!r:.200}: give one of {', '.join(names()) or 'none'}, a file, a folder, or a "
+        "name of the hub"
+    )
+
+
+def names() -> list[str]:
+    """The control networks in the package."""
+    return sorted(file.parent.name for file in ASSETS.glob("*/diffusion_pytorch_model.safetensors"))
 
 
 def _find_tower(path: Path, adapter: IPAdapter, given: str | Path | None) -> Part:

@@ -1,6 +1,5 @@
 """A model in the diffusers layout: a folder for each part, with a config beside its weights."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +7,7 @@ from maquette.engine.kinds import KINDS, TEXTS, Kind, class_names, find_dialect,
 from maquette.engine.parts import Part, make_part
 from maquette.errors import MaquetteError
 from maquette.families.known import FAMILIES
+from maquette.weights.json_file import read_json
 from maquette.weights.open_file import open_weights
 from maquette.weights.precision import descaled
 from maquette.weights.view import describe
@@ -20,19 +20,6 @@ FIRST_STAGES = ("vae", "vqvae")
 FLAT = "UNet2DModel"  # the oldest folders, of this network alone, keep everything at the top
 ENCODERS = ("text_encoder", "text_encoder_2", "text_encoder_3", "bert")
 SCHEDULER = "scheduler_config.json"
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object, or a MaquetteError that says what is wrong with the file."""
-    try:
-        value = json.loads(path.read_text("utf-8"))
-    except FileNotFoundError:
-        raise MaquetteError(f"{path}: is missing; the model's folder is incomplete") from None
-    except (OSError, ValueError, RecursionError) as error:
-        raise MaquetteError(f"{path}: is not readable JSON ({error})") from None
-    if not isinstance(value, dict):
-        raise MaquetteError(f"{path}: holds no JSON object")
-    return value
 
 
 def read_part(path: Path, variant: str | None = None) -> Part:

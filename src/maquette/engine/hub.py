@@ -5,8 +5,9 @@ Only here is the network touched, and only for a name that is no path.
 
 import re
 from collections.abc import Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
+from maquette.engine.folder import CONFIG, INDEX
 from maquette.errors import MaquetteError
 
 NAME = re.compile(r"[\w.-]+/[\w.-]+(/[\w./ -]+)?", re.ASCII)
@@ -18,10 +19,12 @@ _SMALL = re.compile(
     r"tokenizer(_\d)?/(vocab\.json|merges\.txt|vocab\.txt|spiece\.model|tokenizer\.json|tokenizer_config\.json|"
     r"special_tokens_map\.json)"
 )
+# A shard's number stands behind the variant, or before it; the variant of an index stands last, or before the ending.
 _WEIGHTS = re.compile(
     r"((?P<folder>unet|transformer|vae|vqvae|bert|text_encoder(_\d)?)/(diffusion_pytorch_model|model|pytorch_model)|"
     r"diffusion_pytorch_model)"
-    r"(\.(?P<variant>[\w-]+))?(-\d{5}-of-\d{5})?(?P<ending>\.safetensors|\.bin)(\.index(\.(?P<late>[\w-]+))?\.json)?"
+    r"(-\d{5}-of-\d{5})?(\.(?P<variant>[\w-]+?))?(-\d{5}-of-\d{5})?"
+    r"(?P<ending>\.safetensors|\.bin)(\.index(\.(?P<late>[\w-]+))?\.json)?"
 )
 
 
@@ -32,10 +35,11 @@ def is_name(text: str) -> bool:
     return NAME.fullmatch(text) is not None and not is_file and not Path(parts[0]).exists()
 
 
-def fetch(name: str, variant: str | None = None) -> Path:
+def fetch(name: str, variant: str | None = None, *, flat: bool = False) -> Path:
     """The folder of a model of the hub, or of one file of it ("org/model/file.safetensors"), in the hub's cache.
 
-    Where the hub cannot be asked, what the cache holds of it is taken.
+    `flat` says that what is wanted is one network, which its repository keeps at the top. A file comes with the config
+    beside it. Where the hub cannot be asked, what the cache holds is taken.
 
     Raises:
         MaquetteError: there is no such model, it needs a login, or it is not in the cache and there is no network.
@@ -49,8 +53,10 @@ def fetch(name: str, variant: str | None = None) -> Path:
         files, silence = _ask(repository)
         local = bool(silence)
         if file:
+            if (config := str(PurePosixPath(file).with_name(CONFIG))) in files:
+                huggingface_hub.hf_hub_download(repository, config)
             return Path(huggingface_hub.hf_hub_download(repository, file, local_files_only=local))
-        wanted = None if local else wanted_files(files, variant)
+        wanted = None if local else wanted_files(files, variant, flat=flat)
         return Path(huggingface_hub.snapshot_download(repository, allow_patterns=wanted, local_files_only=local))
     except errors.GatedRepoError as error:
         raise MaquetteError(
@@ -87,8 +93,17 @@ def _reason(error: Exception) -> str:
     return str(error).strip().split("\n")[0][:200] or type(error).__name__
 
 
-def wanted_files(files: Sequence[str], variant: str | None = None) -> list[str]:
-    """Of a repository's files those that a model in the diffusers layout needs, each network in one format only."""
+def wanted_files(files: Sequence[str], variant: str | None = None, *, flat: bool = False) -> list[str]:
+    """Of a repository's files those that a model in the diffusers layout needs, each network in one format only.
+
+    Of one that keeps a single network at the top, `flat`, what stands there.
+
+    Raises:
+        MaquetteError: there is no such model, or network.
+    """
+    given = files
+    if flat:
+        files = [file for file in files if "/" not in file]
     wanted = [file for file in files if _SMALL.fullmatch(file)]
     found: dict[str, dict[tuple[str, str], list[str]]] = {}
     for file in files:
@@ -100,9 +115,10 @@ def wanted_files(files: Sequence[str], variant: str | None = None) -> list[str]:
         order = [(ending, its) for ending in (".safetensors", ".bin") for its in dict.fromkeys((variant or "", ""))]
         chosen = next(key for key in (*order, *sorted(choices, reverse=True)) if key in choices)
         wanted += choices[chosen]
-    if not any(file.endswith("model_index.json") for file in wanted):
+    if not (found and CONFIG in wanted if flat else INDEX in wanted):
+        what = f"network with its {CONFIG} at the top" if flat else "model in the diffusers layout"
         raise MaquetteError(
-            "this repository holds no model in the diffusers layout; give one of its files: org/model/FILE, such as "
-            f"{next((file for file in files if file.endswith(('.safetensors', '.ckpt', '.gguf'))), 'none')}"
+            f"this repository holds no {what}; give one of its files: org/model/FILE, such as "
+            f"{next((file for file in given if file.endswith(('.safetensors', '.ckpt', '.gguf'))), 'none')}"
         )
     return wanted

@@ -12,7 +12,8 @@ if TYPE_CHECKING:
 GIB = 2**30
 WORKING_MEMORY = GIB  # left free for the program itself and for what a picture of common size needs
 SHORT = "memory ran out"
-SIGNS = ("out of memory", "can't allocate memory", "not enough memory")  # in the errors of torch's allocators
+# In the errors of torch's allocators, of cuBLAS and of cuDNN.
+SIGNS = ("out of memory", "can't allocate memory", "not enough memory", "ALLOC_FAILED")
 
 T = TypeVar("T")
 
@@ -49,10 +50,13 @@ def read_number(file: Path) -> int | None:
 
 
 def free_memory(device: "torch.device") -> int:
-    """The bytes that are free where a model is to run."""
+    """The bytes that are free where a model is to run, with those that PyTorch holds in reserve."""
     import torch
 
-    return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else memory()[1]
+    if device.type != "cuda":
+        return memory()[1]
+    reserve = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return torch.cuda.mem_get_info(device)[0] + reserve
 
 
 def or_else(call: Callable[[], T], smaller: Callable[[], bool]) -> T:

@@ -6,7 +6,7 @@ like one are merged into it. The mean place attends, and each of its places is t
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -21,6 +21,17 @@ from maquette.nn.attention import Attend, SelfAttention, attending
 
 CELL = 2
 MOST = 1 - 1 / CELL**2  # of all places can be merged into others
+
+
+class Places(NamedTuple):
+    """The numbers of the places of a grid: of those that stay, and of all others in their order."""
+
+    stay: Tensor
+    others: Tensor
+
+    def to(self, device: torch.device) -> "Places":
+        """The same on a device."""
+        return Places(self.stay.to(device), self.others.to(device))
 
 
 def merging(denoise: Denoiser, network: nn.Module, ratio: float) -> Denoiser:
@@ -40,8 +51,8 @@ def merging(denoise: Denoiser, network: nn.Module, ratio: float) -> Denoiser:
 
     def answer(x: Tensor, at: Level, told: Conditioning) -> Tensor:
         size = tuple(math.ceil(side / 2**level) for side in x.shape[2:])
-        stay = draw(size[0], size[1], chance)
-        with attending({layer: _merged(layer.attend, stay, size[0] * size[1], ratio) for layer in layers}):
+        grid = draw(size[0], size[1], chance).to(x.device)
+        with attending({layer: _merged(layer.attend, grid, ratio) for layer in layers}):
             return denoise(x, at, told)
 
     return answer
@@ -56,20 +67,27 @@ def _finest(network: Any) -> int:
     return levels[0]
 
 
-def draw(rows: int, columns: int, chance: torch.Generator) -> Tensor:
-    """The numbers of the places of a grid that stay: one of each cell, drawn by chance."""
+def draw(rows: int, columns: int, chance: torch.Generator) -> Places:
+    """The places of a grid; one of each cell, drawn by chance, stays.
+
+    All is found on the CPU: how many others there are is a question for which an accelerator would be waited for.
+    """
     cells = [torch.arange(0, side, CELL) for side in (rows, columns)]
     offsets = torch.randint(CELL, (2, len(cells[0]), len(cells[1])), generator=chance)
     y = (cells[0][:, None] + offsets[0]).clamp(max=rows - 1)
     x = (cells[1][None, :] + offsets[1]).clamp(max=columns - 1)
-    return (y * columns + x).flatten()
+    stay, moves = (y * columns + x).flatten(), torch.ones(rows * columns, dtype=torch.bool)
+    moves[stay] = False
+    return Places(stay, moves.nonzero()[:, 0])
 
 
-def _merged(attend: Attend, stay: Tensor, places: int, ratio: float) -> Attend:
+def _merged(attend: Attend, grid: Places, ratio: float) -> Attend:
+    places = len(grid.stay) + len(grid.others)
+
     def attend_merged(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         if not q.shape[2] == k.shape[2] == places:
             return attend(q, k, v)
-        merge, unmerge = match(k, stay.to(k.device), ratio)
+        merge, unmerge = match(k, grid, ratio)
         return unmerge(attend(merge(q), merge(k), merge(v)))
 
     return attend_merged
@@ -78,16 +96,13 @@ def _merged(attend: Attend, stay: Tensor, places: int, ratio: float) -> Attend:
 Change = Callable[[Tensor], Tensor]
 
 
-def match(k: Tensor, stay: Tensor, ratio: float) -> tuple[Change, Change]:
+def match(k: Tensor, grid: Places, ratio: float) -> tuple[Change, Change]:
     """What merges (B, heads, L, d) into (B, heads, n, d) by means, and what tells all L places what the n say.
 
-    Those of the places that do not `stay` (D,) whose keys are most like a staying one's, by their cosine, are merged:
-    the share `ratio` of all places, if there are so many.
+    Those of the places that do not stay whose keys are most like a staying one's, by their cosine, are merged: the
+    share `ratio` of all places, if there are so many.
     """
-    batch, heads, places, width = k.shape
-    moves = torch.ones(places, dtype=torch.bool, device=k.device)
-    moves[stay] = False
-    others = moves.nonzero()[:, 0]
+    (batch, heads, places, width), (stay, others) = k.shape, grid
     alike = F.normalize(k.mean(1), dim=-1)  # (B, L, d)
     best, to = (alike[:, others] @ alike[:, stay].mT).max(dim=-1)  # of each of the others
     count = min(int(ratio * places), len(others))

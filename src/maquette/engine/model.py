@@ -30,6 +30,7 @@ from maquette.families.family import Encoding, Latent, Told
 from maquette.models.pixels import Pixels
 from maquette.models.vae import VAE
 from maquette.models.vq import VQ
+from maquette.text.chunks import common_length
 from maquette.weights.lora import Report
 
 if TYPE_CHECKING:
@@ -163,8 +164,10 @@ class Model:
         return RectifiedFlow(flux_shift(rows * columns // 4))
 
     def chunks(self, *prompts: str) -> int:
-        """How many chunks the longest of some prompts takes."""
-        return max((len(each.chunks(prompt)) for each in self.encoders if each for prompt in prompts), default=1)
+        """In how many chunks some prompts are told together."""
+        encoders = [each for each in self.encoders if each]
+        longest = [max((len(each.chunks(prompt)) for each in encoders), default=1) for prompt in prompts]
+        return common_length(longest)
 
     @torch.no_grad()
     def condition(
@@ -279,7 +282,10 @@ class Model:
     @torch.no_grad()
     def _merge(self, loras: tuple[LoRAFile, ...]) -> None:
         change = merge(self._origins, open_loras(loras))
-        apply(self._origins, self._change, change)
+        or_else(
+            lambda: apply(self._origins, self._change, change),
+            lambda: self.stream(*self._origins, why=SHORT),
+        )
         self._change, self._worn = change, self._worn._replace(loras=loras)
 
     @torch.no_grad()

@@ -16,7 +16,7 @@ from maquette.engine.build import fill
 from maquette.engine.compiling import compile_blocks
 from maquette.engine.device import fastest_device, fitting_precision, read_device, read_precision
 from maquette.engine.fit import check_fit, parts_to_stream
-from maquette.engine.folder import FAMILY_KEY, INDEX, read_json
+from maquette.engine.folder import FAMILY_KEY, INDEX
 from maquette.engine.hub import fetch, is_name
 from maquette.engine.memory import SHORT, free_memory, is_out_of_memory
 from maquette.engine.model import FirstStage, Model
@@ -31,6 +31,7 @@ from maquette.families.family import Family, Reading
 from maquette.models.pixels import Pixels, PixelSpec
 from maquette.text.t5_tokenizer import T5Tokenizer
 from maquette.text.tokenizer import CLIPTokenizer
+from maquette.weights.json_file import read_json
 from maquette.weights.place import existing, expanded
 
 __all__ = ["ASSETS", "FAMILY_KEY", "INDEX", "find", "names", "open", "read_json"]
@@ -96,7 +97,7 @@ def open(
         model.set_embeddings(embeddings)
     model.set_loras(loras)
     if compile:
-        _compile(model, streamed="denoiser" in loading.streamed)
+        _compile(model, streamed=loading.origins["denoiser"].streamed is not None)
     model.opened_as, model.lora_folder = str(name), _folder(lora_folder)
     texts = {"text": _paths(text), "tokenizer": _paths(tokenizer)}
     asked = {"family": family, "prediction": prediction, "vae": vae, "variant": variant, "storage": storage}

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from maquette.diffusion.prediction import PREDICTIONS, V
 from maquette.diffusion.process import EDM, Discrete
-from maquette.engine.folder import FAMILY_KEY, INDEX, find_scheduler, read_json, read_part, read_parts
+from maquette.engine.folder import FAMILY_KEY, INDEX, find_scheduler, read_part, read_parts
 from maquette.engine.hints import SPELLINGS, Hints, hints, prediction_by_spread
 from maquette.engine.kinds import TEXTS
 from maquette.engine.parts import Part, split
@@ -25,6 +25,7 @@ from maquette.families.family import Family, Latent
 from maquette.families.few_steps import is_named, of_model, published_name
 from maquette.families.known import FAMILIES
 from maquette.models.unet import UNetSpec
+from maquette.weights.json_file import read_json
 from maquette.weights.open_file import open_weights
 from maquette.weights.view import Weights, describe
 

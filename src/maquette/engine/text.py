@@ -41,30 +41,35 @@ class TextEncoder:
 
     def chunks(self, prompt: str) -> list[Chunk]:
         """The prompt in rows of ids."""
-        rows = fill_chunks(self.spans(prompt), self.tokenizer, self.learned)
+        rows = fill_chunks(self.spans(prompt), self.tokenizer, self.learned, at_commas=self.emphasis)
         return rows if self.emphasis else rows[:1]
 
     def places(self, prompt: str, chunks: int = 1) -> list[Place | None]:
         """Which letters of the plain prompt each token of at least so many chunks stands for."""
         rows = self.chunks(prompt)
-        empty: list[Place | None] = [None] * (self.tokenizer.length * (chunks - len(rows)))
-        return [place for row in rows for place in row.places] + empty
+        return [place for row in self._filled(rows, max(chunks, len(rows))) for place in row.places]
 
     def __call__(self, prompts: Sequence[str], *, chunks: int = 1, clip_skip: int = 1) -> Encoding:
         """States (B, n * length, C) of n chunks, at least `chunks` and as many as the longest prompt takes.
 
-        `clip_skip` counts as A1111 does: 1 reads the family's layer, 2 the one before it, ...
+        Shorter prompts are repeated where that comes out even (`common_length` says for which n), so that n changes
+        nothing of what cross-attention reads; else empty chunks follow. `clip_skip` counts as A1111 does: 1 reads the
+        family's layer, 2 the one before it, ...
         """
         rows = [self.chunks(prompt) for prompt in prompts]
         number = max(chunks, *map(len, rows))
-        empty = fill_chunks([Span("", 1.0)], self.tokenizer)
-        rows = [row + empty * (number - len(row)) for row in rows]
-        flat = [chunk for row in rows for chunk in row]
+        flat = [chunk for row in rows for chunk in self._filled(row, number)]
         states: TextStates = self.tower(torch.tensor([chunk.ids for chunk in flat], device=self.tower.device))
         tokens = self._weighted(self._layer(states, clip_skip), [chunk.weights for chunk in flat])
         pooled = states.projected if self.reading.pooled == "projected" else states.pooled
         pooled = states.pooled if pooled is None else pooled
         return Encoding(tokens.unflatten(0, (-1, number)).flatten(1, 2), pooled.unflatten(0, (-1, number))[:, 0])
+
+    def _filled(self, row: list[Chunk], number: int) -> list[Chunk]:
+        """So many chunks: a prompt's own over again, or empty ones behind them."""
+        if number % len(row) == 0:
+            return row * (number // len(row))
+        return row + fill_chunks([Span("", 1.0)], self.tokenizer) * (number - len(row))
 
     def _layer(self, states: TextStates, clip_skip: int) -> Tensor:
         skip = self.reading.skip + clip_skip - 1

@@ -207,7 +207,8 @@ class _Tally:
 
     def __init__(self, norm: GroupNorm) -> None:
         self.groups, self.eps, self.count = norm.num_groups, norm.eps, 0
-        self.sum = self.squares = torch.zeros((), dtype=_exact(norm.weight), device=norm.weight.device)
+        self.sum: Any = 0.0  # plain numbers until something is added: where the norm's weight is says nothing, for
+        self.squares: Any = 0.0  # streamed blocks have theirs nowhere between their runs
 
     def add(self, x: Tensor) -> None:
         exact = torch.promote_types(x.dtype, torch.float32)

@@ -12,6 +12,7 @@ from maquette.models.t5 import T5Spec
 from maquette.text.bert_tokenizer import BertTokenizer
 from maquette.text.t5_tokenizer import T5Tokenizer
 from maquette.text.tokenizer import CLIPTokenizer
+from maquette.weights.json_file import TOKENIZER, read_text
 
 # Models on the hub that carry the tokenizers of the published families, in the order in which the cache is searched.
 CLIP_FILES = ("vocab.json", "merges.txt")
@@ -124,7 +125,11 @@ def _cached(kind: str) -> Iterator[Path]:
 
 
 def _is_of_kind(place: Path, kind: str) -> bool:
-    """Whether a folder, or a tokenizer.json, holds a tokenizer of the kind."""
+    """Whether a folder, or a tokenizer.json, holds a tokenizer of the kind.
+
+    Raises:
+        MaquetteError: the tokenizer.json is too long to be one.
+    """
     if kind == "clip" and place.is_dir() and all((place / name).is_file() for name in CLIP_FILES):
         return True
     for one, name in (("t5", "spiece.model"), ("bert", "vocab.txt")):
@@ -134,7 +139,7 @@ def _is_of_kind(place: Path, kind: str) -> bool:
     if not whole.is_file() or whole.suffix != ".json":
         return False
     try:
-        model = json.loads(whole.read_text("utf-8"))["model"]
+        model = json.loads(read_text(whole, TOKENIZER).decode("utf-8"))["model"]
         return bool(model["type"] == MODELS[kind])
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return False

@@ -14,6 +14,7 @@ from maquette.engine.parts import split
 from maquette.errors import MaquetteError
 from maquette.models.rrdb import RRDB
 from maquette.weights.open_file import open_weights
+from maquette.weights.place import existing
 
 TILE = 256  # pixels of the given picture that are enlarged at once, along each side
 OVERLAP = 32  # pixels more around a tile, which are cut off: farther away hardly anything is seen
@@ -63,13 +64,9 @@ def upscaler_beside(model: Model, name: str) -> Upscaler:
 
 
 def _find(name: str | Path) -> Path:
-    try:
-        path = Path(name).expanduser()
-        if path.exists():
-            return path
-    except (OSError, ValueError, RuntimeError):  # too long, or with characters that no path has
-        path = Path(name)
-    return fetch(str(name)) if is_name(str(name)) else path
+    if (path := existing(name)) is not None:
+        return path
+    return fetch(str(name)) if is_name(str(name)) else Path(name)
 
 
 def open_upscaler(name: str | Path, device: torch.device | None = None, dtype: torch.dtype = torch.float32) -> Upscaler:

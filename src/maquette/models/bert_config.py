@@ -4,13 +4,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from maquette.models.bert import BertSpec
-from maquette.models.config import Config, Numbers, as_options
+from maquette.models.config import BUILT, Config, Numbers, as_options
 
 NUMBERS: Numbers = {
     "vocabulary": ("vocab_size", 30522),
     "positions": ("max_position_embeddings", 77),
     "width": ("d_model", 1280),
-    "layers": ("encoder_layers", 32),
+    "layers": ("encoder_layers", 32, BUILT),
     "heads": ("encoder_attention_heads", 8),
     "head_width": ("head_dim", 64),
     "hidden": ("encoder_ffn_dim", 5120),

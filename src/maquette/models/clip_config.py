@@ -9,7 +9,7 @@ from typing import Any
 
 from maquette.errors import MaquetteError
 from maquette.models.clip import CLIPImageSpec, CLIPTextSpec
-from maquette.models.config import Config, Numbers, as_options
+from maquette.models.config import BUILT, Config, Numbers, as_options
 
 EPS = 1e-5
 ACTIVATIONS = ("quick_gelu", "gelu")
@@ -18,7 +18,7 @@ TEXT: Numbers = {
     "vocabulary": ("vocab_size", 49408),
     "positions": ("max_position_embeddings", 77),
     "width": ("hidden_size", 512),
-    "layers": ("num_hidden_layers", 12),
+    "layers": ("num_hidden_layers", 12, BUILT),
     "heads": ("num_attention_heads", 8),
     "hidden": ("intermediate_size", 2048),
     "end": ("eos_token_id", 49407),
@@ -27,7 +27,7 @@ IMAGE: Numbers = {
     "size": ("image_size", 224),
     "patch": ("patch_size", 32),
     "width": ("hidden_size", 768),
-    "layers": ("num_hidden_layers", 12),
+    "layers": ("num_hidden_layers", 12, BUILT),
     "heads": ("num_attention_heads", 12),
     "hidden": ("intermediate_size", 3072),
 }

@@ -7,13 +7,17 @@ from maquette.errors import MaquetteError
 
 AVERAGING = ("decay", "inv_gamma", "min_decay", "optimization_step", "power", "update_after_step", "use_ema_warmup")
 """What diffusers writes beside the options of a network whose weights are a moving average; it changes nothing."""
-Numbers = Mapping[str, tuple[str, int]]
-"""A spec's fields that are whole numbers: what the options call each, and what it is where they do not say it."""
+BUILT, LEVELS = 1000, 16
+"""The most layers that options may ask for, and the most levels of resolution: more would cost time and memory before
+anybody saw that the weights are not there. Published networks have up to 57, and 6."""
+Numbers = Mapping[str, tuple[str, int] | tuple[str, int, int]]
+"""A spec's fields that are whole numbers: what the options call each, what it is where they do not say it, and the most
+that it may be, if that is bounded."""
 
 
 def as_options(spec: Any, numbers: Numbers) -> dict[str, int]:
     """The whole numbers of a spec as options: what `Config.numbered` reads."""
-    return {theirs: getattr(spec, ours) for ours, (theirs, _) in numbers.items()}
+    return {entry[0]: getattr(spec, ours) for ours, entry in numbers.items()}
 
 
 class Config:
@@ -33,30 +37,35 @@ class Config:
         value = self._options.get(name)
         return default if value is None else value
 
-    def integer(self, name: str, default: int | None = None) -> int:
-        """A whole number above 0."""
+    def integer(self, name: str, default: int | None = None, most: int | None = None) -> int:
+        """A whole number above 0, at most `most` if that is given."""
         value = self.get(name, default)
-        if type(value) is not int or value < 1:
-            raise self.refuse(name, "expected a whole number above 0")
-        return value
+        if not _counts(value, most):
+            raise self.refuse(name, f"expected a whole number above 0{_up_to(most)}")
+        return int(value)
 
     def numbered(self, numbers: Numbers) -> dict[str, int]:
         """Several whole numbers, by our names."""
-        return {ours: self.integer(theirs, default) for ours, (theirs, default) in numbers.items()}
+        return {ours: self.integer(*entry) for ours, entry in numbers.items()}
 
-    def integers(self, name: str, count: int | None = None, default: int | None = None) -> tuple[int, ...]:
-        """Whole numbers above 0, `count` of them if it is given; one number alone stands for `count` equal ones."""
+    def integers(
+        self, name: str, count: int | None = None, default: int | None = None, most: int | None = None
+    ) -> tuple[int, ...]:
+        """Whole numbers above 0, at most `most` if that is given: `count` of them, or as many as there are levels.
+
+        One number alone stands for `count` equal ones.
+        """
         value = self.get(name, default)
         if type(value) is int and count is not None:
             value = [value] * count
+        lengths = range(1, LEVELS + 1) if count is None else (count,)
         if (
             not isinstance(value, list | tuple)
-            or (count is not None and len(value) != count)
-            or not value
-            or not all(type(item) is int and item > 0 for item in value)
+            or len(value) not in lengths
+            or not all(_counts(item, most) for item in value)
         ):
-            number = "some" if count is None else str(count)
-            raise self.refuse(name, f"expected {number} whole numbers above 0")
+            number = f"1 to {LEVELS}" if count is None else str(count)
+            raise self.refuse(name, f"expected {number} whole numbers above 0{_up_to(most)}")
         return tuple(value)
 
     def number(self, name: str, default: float) -> float:
@@ -102,4 +111,13 @@ class Config:
 
     def refuse(self, name: str, why: str) -> MaquetteError:
         """The error that says what is wrong with an option."""
-        return MaquetteError(f"{self._where}: {name!r} is {self._options.get(name)!r}: {why}; use another model")
+        return MaquetteError(f"{self._where}: {name!r} is {self._options.get(name)!r:.200}: {why}; use another model")
+
+
+def _counts(value: Any, most: int | None) -> bool:
+    """Whether a value is a whole number above 0 and not above `most`."""
+    return type(value) is int and value > 0 and (most is None or value <= most)
+
+
+def _up_to(most: int | None) -> str:
+    return "" if most is None else f" and up to {most:,}"

@@ -7,7 +7,7 @@ option mends, and half of its norms another epsilon unless `norm_eps` says so.
 from collections.abc import Mapping
 from typing import Any
 
-from maquette.models.config import Config
+from maquette.models.config import BUILT, Config
 from maquette.models.dit import DiTSpec
 from maquette.nn.modulation import EPS
 
@@ -37,7 +37,7 @@ def from_config(options: Mapping[str, Any], where: str = "config.json") -> DiTSp
         size=config.integer("sample_size", 32),
         patch=config.integer("patch_size", 2),
         width=heads * config.integer("attention_head_dim", 72),
-        layers=config.integer("num_layers", 28),
+        layers=config.integer("num_layers", 28, BUILT),
         heads=heads,
         classes=config.integer("num_embeds_ada_norm", 1000),
         learned_sigma=out == 2 * channels,

@@ -6,7 +6,7 @@ There the latents are packed before the network, so its channels are those of a 
 from collections.abc import Mapping
 from typing import Any
 
-from maquette.models.config import Config
+from maquette.models.config import BUILT, Config
 from maquette.models.flux import PATCH, FluxSpec
 
 
@@ -29,8 +29,8 @@ def from_config(options: Mapping[str, Any], where: str = "config.json") -> FluxS
         out_channels=_unpacked(config, "out_channels", packed),
         width=heads * head_width,
         heads=heads,
-        double=config.integer("num_layers", 19),
-        single=config.integer("num_single_layers", 38),
+        double=config.integer("num_layers", 19, BUILT),
+        single=config.integer("num_single_layers", 38, BUILT),
         context=config.integer("joint_attention_dim", 4096),
         vector=config.integer("pooled_projection_dim", 768),
         guidance=config.flag("guidance_embeds", False),

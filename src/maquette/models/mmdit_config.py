@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from maquette.models.config import Config
+from maquette.models.config import BUILT, Config
 from maquette.models.mmdit import MMDiTSpec
 
 QK_NORM = "rms_norm"
@@ -17,7 +17,7 @@ def from_config(options: Mapping[str, Any], where: str = "config.json") -> MMDiT
         MaquetteError: an option is damaged, or asks for what the network does not compute.
     """
     config = Config(options, where)
-    heads, layers = config.integer("num_attention_heads", 18), config.integer("num_layers", 18)
+    heads, layers = config.integer("num_attention_heads", 18), config.integer("num_layers", 18, BUILT)
     width = heads * config.integer("attention_head_dim", 64)
     if config.integer("caption_projection_dim", 1152) != width:
         raise config.refuse("caption_projection_dim", f"text and picture are equally wide here, {width}")

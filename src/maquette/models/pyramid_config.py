@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from maquette.models.config import Config
+from maquette.models.config import BUILT, Config
 from maquette.nn.pyramid import PyramidSpec
 
 KINDS = {
@@ -29,7 +29,7 @@ def numbers(config: Config) -> dict[str, Any]:
     return {
         "channels": config.integer("latent_channels", PyramidSpec.channels),
         "widths": widths,
-        "res_blocks": config.integer("layers_per_block", 1),
+        "res_blocks": config.integer("layers_per_block", 1, BUILT // levels),
         "groups": config.integer("norm_num_groups", 32),
         "in_channels": in_channels,
         "attention": attention,

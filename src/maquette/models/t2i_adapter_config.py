@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from maquette.models.config import Config
+from maquette.models.config import BUILT, Config
 from maquette.models.t2i_adapter import T2IAdapterSpec
 
 FORMS: Mapping[str, Literal["full", "xl", "light"]] = {
@@ -27,7 +27,7 @@ def from_config(options: Mapping[str, Any], where: str = "config.json") -> T2IAd
     spec = T2IAdapterSpec(
         channels=config.integer("in_channels", 3),
         widths=(*widths, widths[-1]) if form == "light" else widths,  # the last level of a light one is not listed
-        blocks=config.integer("num_res_blocks", 2),
+        blocks=config.integer("num_res_blocks", 2, BUILT // len(widths)),
         factor=config.integer("downscale_factor", 8),
         form=form,
     )

@@ -3,14 +3,14 @@
 from collections.abc import Mapping
 from typing import Any
 
-from maquette.models.config import Config, Numbers, as_options
+from maquette.models.config import BUILT, Config, Numbers, as_options
 from maquette.models.t5 import EPS, T5Spec
 
 GATED = "gated-gelu"  # transformers means the tanh GELU by it
 NUMBERS: Numbers = {
     "vocabulary": ("vocab_size", 32128),
     "width": ("d_model", 512),
-    "layers": ("num_layers", 6),
+    "layers": ("num_layers", 6, BUILT),
     "heads": ("num_heads", 8),
     "head_width": ("d_kv", 64),
     "hidden": ("d_ff", 2048),

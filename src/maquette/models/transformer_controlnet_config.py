@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from maquette.models import flux_config, mmdit_config
-from maquette.models.config import Config
+from maquette.models.config import BUILT, Config
 from maquette.models.transformer_controlnet import FluxControlNetSpec, MMDiTControlNetSpec
 
 MMDIT_FIXED: Mapping[str, Any] = {"pos_embed_type": "sincos", "use_pos_embed": True}
@@ -52,8 +52,8 @@ def flux_from_config(options: Mapping[str, Any], where: str = "config.json") -> 
     config.expect(FLUX_FIXED)
     body = flux_config.from_config({key: options[key] for key in options if key not in FLUX_OWN}, where)
     single = options.get("num_single_layers", 38)
-    if type(single) is not int or single < 0:
-        raise config.refuse("num_single_layers", "expected a whole number from 0 up")
+    if type(single) is not int or not 0 <= single <= BUILT:
+        raise config.refuse("num_single_layers", f"expected a whole number from 0 to {BUILT:,}")
     modes = None if config.get("num_mode") is None else config.integer("num_mode")
     return FluxControlNetSpec(body=replace(body, single=single), modes=modes)
 

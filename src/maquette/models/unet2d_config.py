@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 from maquette.errors import MaquetteError
-from maquette.models.config import Config
+from maquette.models.config import BUILT, Config
 from maquette.models.unet import DDPM_EPS, RES_EPS, UNetSpec
 from maquette.models.unet_config import MIDDLE_PLAIN, attends, same
 
@@ -67,7 +67,7 @@ def from_config(options: Mapping[str, Any], where: str = "config.json") -> UNetS
     config = Config(options, where)
     config.expect(FIXED)
     widths = config.integers("block_out_channels")
-    levels, blocks = len(widths), config.integer("layers_per_block", 2)
+    levels, blocks = len(widths), config.integer("layers_per_block", 2, BUILT // len(widths))
     groups, width = config.integer("norm_num_groups", 32), _head_width(config)
     details = _details(config)
     if config.get("attn_norm_num_groups", None if details == "adm" else groups) != groups:

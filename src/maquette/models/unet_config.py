@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from maquette.errors import MaquetteError
-from maquette.models.config import Config
+from maquette.models.config import BUILT, Config
 from maquette.models.unet import RES_EPS, UNetSpec
 
 PLAIN, ATTENDING = ("DownBlock2D", "UpBlock2D"), ("CrossAttnDownBlock2D", "CrossAttnUpBlock2D")
@@ -58,7 +58,7 @@ def from_config(options: Mapping[str, Any], where: str = "config.json") -> UNetS
     config.expect(FIXED)
     widths = config.integers("block_out_channels")
     levels = len(widths)
-    blocks = config.integers("layers_per_block", levels, 2)
+    blocks = config.integers("layers_per_block", levels, 2, BUILT // levels)
     attends_down = attends(config, "down_block_types", levels, {PLAIN[0]: False, ATTENDING[0]: True})
     attends_up = attends(config, "up_block_types", levels, {PLAIN[1]: False, ATTENDING[1]: True})
     depths = _depths(config, "transformer_layers_per_block", [1] * levels)
@@ -108,8 +108,8 @@ def _depths(config: Config, name: str, default: Sequence[Depth]) -> list[Depth]:
         raise config.refuse(name, f"expected a depth for each of {len(default)} levels")
     depths: list[Depth] = [tuple(depth) if isinstance(depth, list | tuple) else depth for depth in value]
     flat = [depth for level in depths for depth in (level if isinstance(level, tuple) else (level,))]
-    if not all(type(depth) is int and depth >= 0 for depth in flat):
-        raise config.refuse(name, "expected depths from 0 up")
+    if not all(type(depth) is int and 0 <= depth <= BUILT for depth in flat):
+        raise config.refuse(name, f"expected depths from 0 to {BUILT:,}")
     return depths
 
 
@@ -125,6 +125,8 @@ def _levels(
         elif len(level) != number or 0 in level:
             raise config.refuse("transformer_layers_per_block", f"expected depths above 0 for {number} blocks")
         levels.append(level)
+    if sum(map(sum, levels)) > BUILT:
+        raise config.refuse("transformer_layers_per_block", f"expected up to {BUILT:,} layers together")
     return tuple(levels)
 
 

@@ -4,12 +4,14 @@ Every token has a weight and a place, the letters that it stands for. A chunk th
 tokens ends at the comma before it.
 """
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
 
 from maquette.text.prompt import Place, Span, plain
 from maquette.text.tokenizer import CLIPTokenizer
 
+MOST_REPEATED = 4  # times the longest of some texts, to which all of them are repeated
 COMMA_REACH = 20  # how far back from a chunk's end a comma may end it instead
 
 Learned = Mapping[tuple[int, ...], tuple[int, ...]]
@@ -65,9 +67,23 @@ class _Filling:
         self.tokens.extend(vectors)
 
 
-def fill_chunks(spans: Sequence[Span], tokenizer: CLIPTokenizer, learned: Learned | None = None) -> list[Chunk]:
-    """At least one chunk of `tokenizer.length` ids that holds the spans' words."""
-    filling = _Filling(tokenizer.length - 2, tokenizer.vocabulary.get(",</w>"))
+def common_length(lengths: Collection[int]) -> int:
+    """The number of chunks in which texts of such lengths are told together.
+
+    It is a multiple of them all, or the longest if that were more than `MOST_REPEATED` times as long.
+    """
+    longest, multiple = max(lengths, default=1), math.lcm(*lengths)
+    return multiple if multiple <= MOST_REPEATED * longest else longest
+
+
+def fill_chunks(
+    spans: Sequence[Span], tokenizer: CLIPTokenizer, learned: Learned | None = None, *, at_commas: bool = True
+) -> list[Chunk]:
+    """At least one chunk of `tokenizer.length` ids that holds the spans' words.
+
+    Without `at_commas` only what is full ends, so that the first is what the tokenizer says of the words.
+    """
+    filling = _Filling(tokenizer.length - 2, tokenizer.vocabulary.get(",</w>") if at_commas else None)
     names = sorted(learned or {}, key=len, reverse=True)
     begin = 0  # of the span, in the plain text
     for span in spans:

@@ -7,7 +7,7 @@ BREAK       what follows begins a new chunk
 """
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 STRONGER = 1.1
@@ -59,9 +59,7 @@ def parse_prompt(prompt: str) -> list[Span]:
             spans.extend(_split_at_breaks(text))
         else:
             spans.append(Span(text or ("" if token[0] == "\\" else token[0]), 1.0))
-    for bracket, first in opened:
-        _multiply(spans, first, STRONGER if bracket == "(" else 1 / STRONGER)
-    return list(_merge(spans)) or [Span("", 1.0)]
+    return list(_merge(_in_unclosed(spans, opened))) or [Span("", 1.0)]
 
 
 def _innermost(opened: list[tuple[str, int]], bracket: str) -> int | None:
@@ -80,6 +78,16 @@ def _multiply(spans: list[Span], first: int, factor: float) -> None:
     spans[first:] = [Span(text, None if weight is None else weight * factor) for text, weight in spans[first:]]
 
 
+def _in_unclosed(spans: Iterable[Span], opened: Sequence[tuple[str, int]]) -> Iterator[Span]:
+    """Multiply by the brackets left in `opened`, each of which reaches from its first span to the end."""
+    factor, begun = 1.0, 0
+    for place, (text, weight) in enumerate(spans):
+        while begun < len(opened) and opened[begun][1] <= place:
+            factor *= STRONGER if opened[begun][0] == "(" else 1 / STRONGER
+            begun += 1
+        yield Span(text, None if weight is None else weight * factor)
+
+
 def _split_at_breaks(text: str) -> Iterator[Span]:
     for index, part in enumerate(_BREAK.split(text)):
         if index:
@@ -87,7 +95,7 @@ def _split_at_breaks(text: str) -> Iterator[Span]:
         yield Span(part, 1.0)
 
 
-def _merge(spans: list[Span]) -> Iterator[Span]:
+def _merge(spans: Iterable[Span]) -> Iterator[Span]:
     """Join neighbours of one weight; empty words, but not breaks, are left out."""
     held: Span | None = None
     for span in spans:

@@ -55,10 +55,31 @@ def split_together(prompt: str) -> list[tuple[str, float]]:
     return [(part["text"].strip(), float(part["weight"] or 1)) for part in parts if part is not None]
 
 
-def by_step(prompt: str, steps: int) -> list[str]:
-    """What a prompt says in each of so many steps."""
+def by_step(prompt: str, steps: int, *, late: bool = False) -> list[str]:
+    """What a prompt says in each of so many steps.
+
+    `late` counts as A1111's web UI does while it paints: its sampler counts from 0 and its prompts from 1, so that
+    everything changes one step later than its grammar says.
+    """
     script = parse_script(prompt)
-    return [read(script, step, steps) for step in range(steps)]
+    return [read(script, max(step - late, 0), steps) for step in range(steps)]
+
+
+def counts_steps(prompt: str) -> bool:
+    """Whether a prompt changes by turns or at a number of steps; one that cannot be read does not."""
+    try:
+        return _counts(parse_script(prompt))
+    except MaquetteError:
+        return False
+
+
+def _counts(script: Script) -> bool:
+    for piece in script:
+        if isinstance(piece, Turns):
+            return True
+        if isinstance(piece, Switch) and ("." not in piece.when or _counts(piece.before) or _counts(piece.after)):
+            return True
+    return False
 
 
 def read(script: Script, step: int, steps: int) -> str:
@@ -100,8 +121,7 @@ def parse_script(prompt: str, depth: int = 0) -> Script:
         raise MaquetteError(f"the prompt: square brackets stand in more than {DEEPEST} others; close or remove some")
     pieces: list[str | Switch | Turns] = []
     start = 0
-    while (found := _first_group(prompt, start)) is not None:
-        opening, closing = found
+    for opening, closing in _groups(prompt):
         pieces += [prompt[start:opening], *_group(prompt[opening + 1 : closing], depth + 1)]
         start = closing + 1
     pieces.append(prompt[start:])
@@ -120,31 +140,31 @@ def _group(inside: str, depth: int) -> Script:
     return ("[", *parse_script(inside, depth), "]")
 
 
-def _first_group(text: str, start: int) -> tuple[int, int] | None:
-    """The places of the first square brackets that belong together; one that is never closed is a letter."""
+def _groups(text: str) -> list[tuple[int, int]]:
+    """The places of square brackets that belong together and stand in no others; one never closed is a letter."""
     opened: list[int] = []
-    inside: list[tuple[int, int]] = []  # the pairs that no other pair holds, as far as was read
-    for place, letter, _ in _brackets(text, start):
+    pairs: list[tuple[int, int]] = []  # that no other pair holds, as far as was read
+    for place, letter, _ in _brackets(text):
         if letter == "[":
             opened.append(place)
         elif letter == "]" and opened:
             first = opened.pop()
-            if not opened:
-                return first, place
-            inside = [pair for pair in inside if pair[0] < first] + [(first, place)]
-    return inside[0] if inside else None
+            while pairs and pairs[-1][0] > first:
+                pairs.pop()
+            pairs.append((first, place))
+    return pairs
 
 
 def _split(text: str, mark: str) -> list[str]:
     """Split at the marks outside of all brackets."""
-    places = [place for place, letter, depth in _brackets(text, 0) if letter == mark and depth == 0]
+    places = [place for place, letter, depth in _brackets(text) if letter == mark and depth == 0]
     ends = [*places, len(text)]
     return [text[start:end] for start, end in zip([0, *(place + 1 for place in places)], ends, strict=True)]
 
 
-def _brackets(text: str, start: int) -> Iterator[tuple[int, str, int]]:
+def _brackets(text: str) -> Iterator[tuple[int, str, int]]:
     """The letters that mean something: place, letter and how many brackets are open before it; escaped ones do not."""
-    depth, place = 0, start
+    depth, place = 0, 0
     while place < len(text):
         letter = text[place]
         if letter == "\\":

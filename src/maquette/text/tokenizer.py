@@ -142,10 +142,14 @@ class CLIPTokenizer:
 
 
 def _with_clip_rules(model: models.BPE) -> Tokenizer:
-    """NFC, runs of white space as one blank, lower case; split at CLIP's pattern; bytes as printable letters."""
+    """Straight quotes, NFC, runs of white space as one blank, lower case; CLIP's pattern; bytes as printable letters.
+
+    OpenAI's code straightens typographic quotes (by ftfy); transformers' fast tokenizer does not.
+    """
     tokenizer = Tokenizer(model)
+    straight = [normalizers.Replace(Regex("[‘’]"), "'"), normalizers.Replace(Regex("[“”]"), '"')]
     blanks = normalizers.Replace(Regex(r"\s+"), " ")
-    tokenizer.normalizer = normalizers.Sequence([normalizers.NFC(), blanks, normalizers.Lowercase()])
+    tokenizer.normalizer = normalizers.Sequence([*straight, normalizers.NFC(), blanks, normalizers.Lowercase()])
     words = pre_tokenizers.Split(Regex(PATTERN), behavior="removed", invert=True)
     bytewise = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence([words, bytewise])

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from maquette.errors import MaquetteError
 from maquette.weights.adapters import Adapter, Parts, make_adapter
+from maquette.weights.json_file import read_json
 from maquette.weights.view import View, Weights, describe
 
 # How a key ends, and which part of an adapter it is.
@@ -169,11 +170,7 @@ def _settings_beside(weights: Weights) -> Mapping[str, object] | None:
     path = weights.source(next(iter(weights)))
     if path is None or path.stem != "adapter_model" or not (path.parent / _PEFT_CONFIG).is_file():
         return None
-    try:
-        settings = json.loads((path.parent / _PEFT_CONFIG).read_text("utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise MaquetteError(f"{path.parent / _PEFT_CONFIG}: is not readable JSON ({error})") from None
-    return settings if isinstance(settings, dict) else {}
+    return read_json(path.parent / _PEFT_CONFIG)
 
 
 def _peft(settings: Mapping[str, object], root: str) -> _Peft:

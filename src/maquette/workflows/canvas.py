@@ -32,6 +32,7 @@ MAX_PIXELS = 2**26  # 67 megapixels, 200 MB as RGB
 FORMATS = ("PNG", "JPEG", "WEBP", "AVIF", "GIF", "TIFF", "BMP", "PPM")
 """Only these readers of Pillow meet a stranger's file; AVIF where Pillow was built with it."""
 
+_RESAMPLING = {"L": Image.Resampling.BOX, "F": Image.Resampling.BILINEAR}  # Lanczos would ring in a mask, or in depth
 _OPENING = Lock()  # filters of warnings belong to the whole process
 _BASE64 = re.compile(r"[A-Za-z0-9+/_\s-]{40,}+[=\s]*+")
 _ORIENTATION = 0x0112  # the tag of EXIF
@@ -86,7 +87,7 @@ def read_mask(source: Source, size: tuple[int, int]) -> Image.Image:
     is_opaque = alpha is None or alpha.getextrema() == (255, 255)
     mask = colours.convert("L") if alpha is None or is_opaque else ImageChops.invert(alpha)
     mask.info = {}
-    if not _same_shape(mask.size, size):
+    if not same_shape(mask.size, size):
         sizes = f"{mask.width}x{mask.height} and its picture {size[0]}x{size[1]}"
         raise MaquetteError(f"the mask {_name(source)} is {sizes}: their shapes differ; crop one of them")
     mask = mask.resize(size, Image.Resampling.BOX)
@@ -95,14 +96,18 @@ def read_mask(source: Source, size: tuple[int, int]) -> Image.Image:
     return mask
 
 
-def read_depth(source: Source, size: tuple[int, int]) -> Tensor:
-    """A map of depth (1, 1, H, W), resized to `size` (width, height), in the file's own unit and all its bits."""
+def read_depth(source: Source) -> Image.Image:
+    """A map of depth ("F"), in the file's own unit and all its bits.
+
+    Raises:
+        MaquetteError: it cannot be read, or holds numbers that are not finite.
+    """
     with _opened(source) as image:
         grey = image if _is_deep(image) else _separate(image)[0].convert("L")
-        depth = Image.fromarray(np.asarray(grey, np.float32)).resize(size, Image.Resampling.BILINEAR)
+        depth = Image.fromarray(np.asarray(grey, np.float32))
         if not np.isfinite(np.asarray(depth)).all():
             raise ValueError("it holds numbers that are not finite")
-    return _tensor(depth)
+    return depth
 
 
 def from_text(text: str) -> bytes:
@@ -132,15 +137,20 @@ def to_pixels(images: Sequence[Image.Image]) -> Tensor:
 
 def mask_to_tensor(mask: Image.Image) -> Tensor:
     """A mask as (1, 1, H, W) in [0, 1]."""
-    return _tensor(mask.convert("L")) / 255
+    return to_channel(mask.convert("L")) / 255
+
+
+def to_channel(image: Image.Image) -> Tensor:
+    """A picture of one channel, such as a map of depth, as (1, 1, H, W) in float32, its levels as they are."""
+    return torch.from_numpy(np.array(image, np.float32))[None, None]
 
 
 def fit(image: Image.Image, width: int, height: int, how: Fit = "crop") -> Image.Image:
-    """A picture or a mask at another size; one that has it already is not changed.
+    """A picture, a mask or a map of depth ("F") at another size; one that has it already is not changed.
 
     "crop" keeps the middle, "pad" keeps all and repeats the edges around it, "stretch" keeps all and bends the shape.
     """
-    kind = Image.Resampling.BOX if image.mode == "L" else Image.Resampling.LANCZOS  # Lanczos would ring in a mask
+    kind = _RESAMPLING.get(image.mode, Image.Resampling.LANCZOS)
     if how == "stretch":
         return image.resize((width, height), kind)
     if how == "crop":
@@ -154,11 +164,32 @@ def fit(image: Image.Image, width: int, height: int, how: Fit = "crop") -> Image
     return pad_edges(resized, across // 2, down // 2, across - across // 2, down - down // 2)
 
 
+def bring(image: Image.Image, size: tuple[int, int], painted: tuple[int, int], *, padded: bool = False) -> Image.Image:
+    """A picture of `size`, or what lies over all of it (a mask, its depth), at the size that is painted.
+
+    A picture is cropped to its middle and scaled, or `padded`: its edges are repeated on the right and below. What has
+    the shape of what is painted, and not the picture's, was made for that.
+    """
+    of_picture = same_shape(image.size, size)
+    if not of_picture and same_shape(image.size, painted):
+        return fit(image, *painted, "stretch")
+    if padded or not of_picture:
+        image = fit(image, *size, "stretch")
+    return pad_edges(image, 0, 0, painted[0] - size[0], painted[1] - size[1]) if padded else fit(image, *painted)
+
+
 def pad_edges(image: Image.Image, left: int, top: int, right: int, bottom: int) -> Image.Image:
     """A picture with its outermost pixels repeated so many times on each side."""
     pixels = np.asarray(image)
     sides = ((top, bottom), (left, right), (0, 0))[: pixels.ndim]
     return Image.fromarray(np.pad(pixels, sides, mode="edge"))
+
+
+def same_shape(first: tuple[int, int], second: tuple[int, int]) -> bool:
+    """Whether one is the other at another scale, up to the rounding of both sides."""
+    (width, height), (other_width, other_height) = first, second
+    rounding = max(width + height, other_width + other_height) / 2
+    return first == second or abs(width * other_height - height * other_width) <= rounding
 
 
 def hash_image(image: Image.Image, *, whole: bool = True) -> str:
@@ -262,15 +293,3 @@ def _eight_bits(image: Image.Image) -> np.ndarray[tuple[int, ...], np.dtype[np.u
     if not (values.min() >= 0 and values.max() <= largest):
         raise ValueError(f"its levels run from {values.min():g} to {values.max():g}, not from 0 to {largest:g}")
     return np.rint(values.astype(np.float32) * np.float32(255 / largest)).astype(np.uint8)
-
-
-def _same_shape(first: tuple[int, int], second: tuple[int, int]) -> bool:
-    """Whether one is the other at another scale, up to the rounding of both sides."""
-    (width, height), (other_width, other_height) = first, second
-    rounding = max(width + height, other_width + other_height) / 2
-    return first == second or abs(width * other_height - height * other_width) <= rounding
-
-
-def _tensor(channel: Image.Image) -> Tensor:
-    """One channel as (1, 1, H, W) in float32."""
-    return torch.from_numpy(np.array(channel, np.float32))[None, None]

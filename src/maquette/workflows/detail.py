@@ -8,6 +8,7 @@ from PIL import Image
 
 from maquette.diffusion.singlestep import Step
 from maquette.engine.model import Model
+from maquette.workflows.begun import begun_with, depth_at
 from maquette.workflows.canvas import fit
 from maquette.workflows.finders import Found, finder
 from maquette.workflows.inpaint import repaint
@@ -52,16 +53,17 @@ def _repaint_enlarged(
     told, defaults = request.detail, model.family.defaults
     width, height = (told.size or side for side in (defaults.width, defaults.height))
     mask = feather(found.covering(image.size), told.feather)
-    crop = around(found.box, round(told.padding * max(found.box.size)), width / height, image.size)
+    padding = max(round(told.padding * max(found.box.size)), told.feather + 1)  # all of the soft edge, and what is kept
+    crop = around(found.box, padding, width / height, image.size)
     changes: dict[str, object] = {"width": width, "height": height, "strength": told.strength}
     changes |= {name: Request.model_fields[name].default for name in ("mask_blur", "mask_grey")}  # of another mask
     changes |= {name: getattr(told, name) for name in ("prompt", "negative") if getattr(told, name) is not None}
     if request.depth is not None:
-        changes["depth"] = Picture(request.depth.image.resize(image.size).crop(crop))
+        changes["depth"] = Picture(fit(depth_at(request, image.size).crop(crop), width, height, "stretch"))
     local = request.model_copy(update={"regions": (), "controls": (), "hires": None, "tiles": None, **changes})
     enlarged, where = (fit(each.crop(crop), width, height, "stretch") for each in (image, mask))
     followed = None
     if model.family.follows_picture and request.image is not None:
-        followed = fit(fit(request.image.rgb, *image.size).crop(crop), width, height, "stretch")
+        followed = fit(fit(begun_with(request), *image.size).crop(crop), width, height, "stretch")
     new = yield from repaint(model, local, enlarged, where, followed=followed)
     return paste(image, new.images[0], crop, mask), new.hashes[0]

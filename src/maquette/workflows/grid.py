@@ -4,6 +4,7 @@ import csv
 import itertools
 import math
 import re
+from bisect import bisect_right
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -13,7 +14,7 @@ from types import NoneType
 from typing import Annotated, Any, get_args, get_origin
 
 import torch
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageFont
 from pydantic import BaseModel, TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
 
@@ -24,18 +25,21 @@ from maquette.errors import MaquetteError
 from maquette.workflows.loop import Result
 from maquette.workflows.loras import resolve_added
 from maquette.workflows.names import nearest
-from maquette.workflows.overlay import Caption, caption
+from maquette.workflows.overlay import caption
 from maquette.workflows.paint import paint
 from maquette.workflows.request import Request
 from maquette.workflows.settings import Picture
 
 MAX_PICTURES = 400
-MARGIN, LETTERS = 6, 13  # pixels
+MARGIN, LETTERS, PITCH = 6, 13, 16  # pixels: around pictures, of letters, from line to line
+LINES = 3  # of a label, at most
 REPLACE = "replace"  # the axis that exchanges its first value in the prompts for each of its values
 NUMBER = r"([-+]?(?:[0-9]{1,19}\.?[0-9]{0,19}|\.[0-9]{1,19})(?:[eE][-+]?[0-9]{1,2})?)"  # a seed has 19 digits
 RANGE = re.compile(rf"\s*{NUMBER}\s*\.\.\s*{NUMBER}\s*(?::\s*(-?[0-9]{{1,9}}))?\s*")
 
 
+Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
+Label = tuple[Font, list[str]]  # and its lines
 Grid = tuple[Image.Image, list[Result]]
 """The sheet, and what is in each of its cells."""
 
@@ -248,31 +252,58 @@ def sheet(images: Sequence[Image.Image], axes: Sequence[Axis]) -> Image.Image:
     """Pictures in the order of `grid`, with the values of the axes above, beside and over them."""
     columns, rows = (len(axis.values) for axis in (*axes, Axis("", ("",)))[:2])
     cell = max(image.width for image in images) + MARGIN, max(image.height for image in images) + MARGIN
-    labels = [
-        [caption(f"{axis.name} {_say(value)}", f"{axis.name} {k + 1}", LETTERS) for k, value in enumerate(axis.values)]
-        for axis in axes
-    ]
-    left = int(max(font.getlength(text) for font, text in labels[1])) + 2 * MARGIN if len(axes) > 1 else MARGIN
-    top = (2 if len(axes) > 2 else 1) * (LETTERS + MARGIN)
+    above = _labels(axes[0], cell[0] - MARGIN)
+    beside = _labels(axes[1], 2 * (cell[0] - MARGIN), max(cell[1] // PITCH, 1)) if len(axes) > 1 else []
+    widths = [int(font.getlength(line)) + MARGIN for font, lines in beside for line in lines]
+    left = MARGIN + max(widths, default=0)
+    over = _labels(axes[2], left + columns * cell[0] - MARGIN) if len(axes) > 2 else []
+    top = sum(max(len(lines) for _, lines in labels) * PITCH + 3 for labels in (above, over) if labels)
     size = left + columns * cell[0], top + rows * cell[1]
-    sheets = len(images) // (columns * rows)
-    whole = Image.new("RGB", (size[0] * sheets, size[1]), "white")
+    whole = Image.new("RGB", (size[0] * (len(images) // (columns * rows)), size[1]), "white")
     pen = ImageDraw.Draw(whole)
-
-    def write(x: int, y: int, label: Caption) -> None:
-        pen.text((x, y), label[1], "black", label[0])
-
     for k, image in enumerate(images):
         place, (row, column) = k // (columns * rows), divmod(k % (columns * rows), columns)
         x, y = place * size[0] + left + column * cell[0], top + row * cell[1]
         whole.paste(image, (x, y))
         if row == 0:
-            write(x, top - LETTERS - 3, labels[0][column])
-        if column == 0 and len(axes) > 1:
-            write(place * size[0] + MARGIN, y, labels[1][row])
-        if row == column == 0 and len(axes) > 2:
-            write(place * size[0] + MARGIN, 2, labels[2][place])
+            _write(pen, x, top - len(above[column][1]) * PITCH, above[column])
+        if column == 0 and beside:
+            _write(pen, place * size[0] + MARGIN, y, beside[row])
+        if row == column == 0 and over:
+            _write(pen, place * size[0] + MARGIN, 2, over[place])
     return whole
+
+
+def _labels(axis: Axis, width: int, lines: int = LINES) -> list[Label]:
+    """What is said of each value of an axis, in at most so many lines of so many pixels."""
+    told = (f"{axis.name} {_say(value)}" for value in axis.values)
+    captions = (caption(text, f"{axis.name} {k + 1}", LETTERS) for k, text in enumerate(told))
+    return [(font, _wrap(font, text, width, min(lines, LINES))) for font, text in captions]
+
+
+def _write(pen: ImageDraw.ImageDraw, x: int, y: int, label: Label) -> None:
+    for k, line in enumerate(label[1]):
+        pen.text((x, y + k * PITCH + LETTERS), line, "black", label[0], anchor="ls")  # fonts agree on where lines stand
+
+
+def _wrap(font: Font, text: str, width: int, lines: int) -> list[str]:
+    """A text in at most so many lines, divided between words where that can be; what is cut off leaves an ellipsis."""
+    text, found = " ".join(text.split()), list[str]()
+    while text:
+        if len(found) == lines - 1 and font.getlength(text) > width:
+            fitting = _count_fitting(font, text, width - font.getlength("…"))
+            return [*found, text[:fitting].rstrip() + "…"]
+        fitting = _count_fitting(font, text, width)
+        if fitting < len(text) and (space := text.rfind(" ", 0, fitting + 1)) > 0:
+            fitting = space
+        found.append(text[:fitting].rstrip())
+        text = text[fitting:].lstrip()
+    return found
+
+
+def _count_fitting(font: Font, text: str, width: float) -> int:
+    """How many of the first letters are no wider than `width`; at least one."""
+    return max(bisect_right(range(1, len(text) + 1), width, key=lambda count: font.getlength(text[:count])), 1)
 
 
 def _say(value: Any) -> str:

@@ -12,7 +12,6 @@ from typing import cast
 import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image
 from torch import Tensor
 
 from maquette.diffusion.compose import blend, by_step, handover, tiled
@@ -31,13 +30,13 @@ from maquette.engine.model import Model
 from maquette.engine.open import companion
 from maquette.engine.perturb import leaving_out, looking_nowhere
 from maquette.engine.sparing import sparing
-from maquette.engine.words import find_words
+from maquette.engine.words import Words, find_words
 from maquette.errors import MaquetteError
 from maquette.text.script import by_step as read_by_step
 from maquette.text.script import split_together
-from maquette.workflows.canvas import Fit, fit, pad_edges, read_mask, to_pixels
+from maquette.workflows.canvas import Fit, fit, read_mask, to_pixels
 from maquette.workflows.preprocessors import preprocess
-from maquette.workflows.request import SIZE_MULTIPLE, Resolved
+from maquette.workflows.request import Resolved
 from maquette.workflows.settings import Control, Picture, Region
 
 Wanted = Sequence[tuple[Conditioning, float]]
@@ -48,7 +47,8 @@ class Guide:
 
     `concat` (B or 1, C, h, w) is read beside the latent; in `attention` is recorded where the model looks. Of
     the `levels` only the last ones may be `walked`; words that change do so from the first walked one on, as in A1111.
-    Levels that are `foreign` are those of another model's process.
+    Levels that are `foreign` are those of another model's process. A region's mask of another size
+    than is painted is cropped to its middle, as a whole picture is.
     """
 
     def __init__(
@@ -92,8 +92,9 @@ class Guide:
         return by_step([made[told] for told in zip(wanted, unwanted, other, strict=True)], list(self.walked)[:-1])
 
     def _said(self, prompt: str) -> list[str]:
-        """What a prompt says in each step that is walked."""
-        return read_by_step(prompt, len(self.levels) - 1)[: len(self.walked) - 1]
+        """What a prompt says in each step that is walked; with A1111's noise, steps are counted as there, too."""
+        late = self.request.noise.startswith("a1111-")
+        return read_by_step(prompt, len(self.levels) - 1, late=late)[: len(self.walked) - 1]
 
     @property
     def _other(self) -> str:
@@ -111,9 +112,18 @@ class Guide:
         positives = [(self._vary(self._tell(text), other), weight) for text, weight in wanted]
         if self.attention is not None:
             for (text, _), (told, _) in zip(wanted, positives, strict=True):
-                self.attention.tell(find_words(self.model, text), told.tokens)
+                self.attention.tell(self._words(text, told), told.tokens)
         negative = self._tell(unwanted, negative=True)
         return positives, negative
+
+    def _words(self, text: str, told: Conditioning) -> Words:
+        """The words of a text, and all places where they are told: shorter texts are repeated."""
+        words, own = find_words(self.model, text), self.model.chunks(text)
+        if told.tokens is None or self._chunks % own:
+            return words
+        count = told.tokens.shape[1]
+        again = range(0, count, count * own // self._chunks)
+        return Words(tuple(replace(each, position=each.position + first) for first in again for each in words.tokens))
 
     def _instructed(self, positives: Wanted, negative: Conditioning) -> Guided:
         """Away from neither words nor picture, to each by a scale of its own (Brooks et al. 2023, equation 3)."""
@@ -140,7 +150,7 @@ class Guide:
             pushed = perturbed(guided, pair.positive, pair.of(worse).positive, push)
             guided = self._during(pushed, guided, share)
         if request.rescale:
-            guided = rescaled(guided, pair.positive, request.rescale)
+            guided = rescaled(guided, pair.positive, request.rescale, self.model.prediction)
         return guided if request.interval is None else self._during(guided, pair.positive, request.interval)
 
     def _during(self, inside: Guided, outside: Guided, shares: tuple[float, float]) -> Guided:
@@ -173,10 +183,11 @@ class Guide:
 
     @cached_property
     def _chunks(self) -> int:
-        """As many chunks of tokens as the longest of all texts takes."""
+        """As many chunks of tokens as all texts are told in."""
         prompts = [self.request.prompt, *(region.prompt for region in self.request.regions)]
         texts = {text for prompt in prompts for part, _ in split_together(prompt) for text in self._said(part)}
-        return self.model.chunks(*texts, *self._said(self.request.negative), *self._said(self._other))
+        texts |= {*self._said(self.request.negative), *self._said(self._other)}
+        return self.model.chunks(*texts)
 
     def _vary(self, told: Conditioning, other: str) -> Conditioning:
         variation = self.request.variation
@@ -255,22 +266,13 @@ class Guide:
         """A region's weight at every place of the latent."""
         width, height = self.request.width, self.request.height
         if region.mask is not None:
-            mask = torch.from_numpy(np.asarray(self._white(region.mask), np.float32) / 255)
+            white = fit(read_mask(region.mask.image, region.mask.image.size), width, height)
+            mask = torch.from_numpy(np.asarray(white, np.float32) / 255)
         else:
             assert region.box is not None
             mask = _inside(region.box, width, height, region.feather)
         size = self.model.latent_shape(width, height)[1:]
         return region.weight * F.interpolate(mask[None, None], size, mode="area").to(self.model.device)
-
-    def _white(self, given: Picture) -> Image.Image:
-        """The mask of a region at the size that is painted, brought there as the picture is that it belongs to."""
-        request, white = self.request, read_mask(given.image, given.image.size)
-        size = request.width, request.height
-        if request.image is not None and request.keeps_pixels and request.extend is None:
-            beyond = [side - own for side, own in zip(size, request.image.image.size, strict=True)]
-            if min(beyond) >= 0 and max(beyond) < math.lcm(self.model.multiple, SIZE_MULTIPLE):
-                return pad_edges(white.resize(request.image.image.size, Image.Resampling.BOX), 0, 0, *beyond)
-        return fit(white, *size)
 
     def _refined(self) -> Guided:
         assert self.request.refiner is not None

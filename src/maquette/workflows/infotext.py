@@ -15,9 +15,11 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from maquette import __version__
+from maquette.diffusion.samplers import SAMPLERS
 from maquette.diffusion.schedules import kept_steps
 from maquette.engine.merge import MOST
 from maquette.errors import MaquetteError
+from maquette.text.script import counts_steps
 from maquette.workflows.foreign import ADD_EMBEDDING, BEGAN_WITH_PICTURE, NOT_HERE, Settings, second_pass
 from maquette.workflows.loras import name_of, take_tags, tell, write_tag
 from maquette.workflows.peer_names import A1111_SAMPLERS, A1111_SCHEDULES, Meaning
@@ -73,7 +75,12 @@ _SILENT = {  # what changes nothing, or is read together with another setting
     *("Variation seed", "Variation seed strength", "Refiner", "Refiner switch at", "Distilled CFG Scale"),
     *("Token merging ratio", "Step cache"),
 }
-_WHY = {"VAE": "open the model with it: --vae FILE", "Init image hash": BEGAN_WITH_PICTURE}
+_WHY = {
+    "VAE": "open the model with it: --vae FILE",
+    "Init image hash": BEGAN_WITH_PICTURE,
+    "Pad conds": "there empty chunks follow the shorter text; here it is told as if it were alone",
+}
+_TWICE = "it asks the model twice a step; there words that change by turns or after some steps count each question"
 _FOLLOWS = "the picture that it follows is not in the file; give it again: --control"
 
 
@@ -302,6 +309,9 @@ def _read_sampler(settings: Settings, told: Mapping[str, str]) -> None:
         settings.translate("schedule", "Schedule type", schedule, A1111_SCHEDULES)
     else:
         settings.fields["schedule"] = meaning.schedule or "linspace"
+    twice = meaning.ours is not None and SAMPLERS[meaning.ours].evaluations > 1
+    if twice and any(counts_steps(settings.fields[name]) for name in ("prompt", "negative")):
+        settings.leave("Sampler", label, _TWICE)
 
 
 def _read_hires(settings: Settings, told: Mapping[str, str]) -> None:

@@ -32,7 +32,7 @@ from maquette.workflows.guide import Guide
 from maquette.workflows.loras import resolve_added
 from maquette.workflows.overlay import sheet
 from maquette.workflows.picture import Origin, encode_png, hash_latent, name_files, write_files
-from maquette.workflows.region import Box
+from maquette.workflows.region import Box, Size, extended_size
 from maquette.workflows.request import MAX_PIXELS, MAX_SIDE, SIZE_MULTIPLE, Request, Resolved, nearest_multiple
 from maquette.workflows.settings import Picture
 
@@ -129,16 +129,19 @@ Pass = Callable[[Model, Resolved, Painted], Generator[Step, None, Painted]]
 """One thing that is done to a batch of pictures: painting them, enlarging them, ..."""
 
 
+def whole_size(request: Request) -> Size:
+    """Of the picture that a request begins with, extended if it says so."""
+    assert request.image is not None
+    size, edges = request.image.image.size, request.extend
+    return size if edges is None else extended_size(size, (edges.left, edges.top, edges.right, edges.bottom))
+
+
 def canvas_size(request: Request, multiple: int) -> tuple[int, int]:
     """(width, height) of what is painted on, multiples of `multiple` and not tiny, by default.
 
     A picture that keeps some of its pixels is extended to it, any other is resized.
     """
-    assert request.image is not None
-    width, height = request.image.image.size
-    if request.extend is not None:
-        extend = request.extend
-        width, height = width + extend.left + extend.right, height + extend.top + extend.bottom
+    width, height = whole_size(request)
     if not request.keeps_pixels:
         scale = max(SMALLEST / min(width, height), 1)
         width, height = round(width * scale), round(height * scale)
@@ -188,9 +191,9 @@ def _check_region(mask: Picture, request: Resolved) -> None:
     try:
         read_mask(mask.image, size)
     except MaquetteError:
-        if request.image is None or request.extend is not None:
+        if request.image is None:
             raise
-        read_mask(mask.image, request.image.image.size)
+        read_mask(mask.image, whole_size(request))
 
 
 def batches(model: Model, request: Resolved) -> list[Resolved]:

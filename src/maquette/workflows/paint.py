@@ -4,11 +4,12 @@ import torch
 
 from maquette.engine.attention_maps import AttentionMaps
 from maquette.engine.model import Model
+from maquette.workflows.begun import begun_with
 from maquette.workflows.checks import check
 from maquette.workflows.detail import detail
 from maquette.workflows.hires import hires
 from maquette.workflows.img2img import img2img
-from maquette.workflows.inpaint import canvas, inpaint
+from maquette.workflows.inpaint import inpaint
 from maquette.workflows.loop import Painted, Pass, Result, Workflow, batches, resolve
 from maquette.workflows.loras import added, wearing
 from maquette.workflows.loras import hashes as hashes_of
@@ -46,7 +47,7 @@ def with_pictures(request: Resolved) -> Resolved:
     """The request whose controls all have pictures: those without follow the one that it begins with, extended."""
     if request.image is None or all(control.image is not None for control in request.controls):
         return request
-    own = Picture(canvas(request)[0]) if request.keeps_pixels else request.image
+    own = Picture(begun_with(request)) if request.keeps_pixels else request.image
     controls = (each if each.image else each.model_copy(update={"image": own}) for each in request.controls)
     return request.model_copy(update={"controls": tuple(controls)})
 

@@ -172,6 +172,12 @@ def paste(original: Image.Image, patch: Image.Image, box: Box, mask: Image.Image
     return result
 
 
+def extended_size(size: Size, sides: tuple[int, int, int, int]) -> Size:
+    """Of a picture with so many pixels more on the left, at the top, on the right and below."""
+    left, top, right, bottom = sides
+    return left + size[0] + right, top + size[1] + bottom
+
+
 def extend(
     image: Image.Image, left: int, top: int, right: int, bottom: int, multiple: int = 1, overlap: int = 8
 ) -> tuple[Image.Image, Image.Image]:
@@ -183,7 +189,7 @@ def extend(
     right += -(left + image.width + right) % multiple
     bottom += -(top + image.height + bottom) % multiple
     sides = left, top, right, bottom
-    size = left + image.width + right, top + image.height + bottom
+    size = extended_size(image.size, sides)
     if min(sides) < 0 or max(sides) == 0:
         raise MaquetteError(f"a picture cannot be extended by {left},{top},{right},{bottom}; give pixels for some side")
     if size[0] * size[1] > MAX_PIXELS:
