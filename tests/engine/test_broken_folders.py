@@ -74,9 +74,13 @@ def test_damaged_json_is_named(folder: Path, file: str, content: str) -> None:
     assert str(folder / file) in said and len(said) < 400
 
 
-@pytest.mark.parametrize("file", ["unet/config.json", "tokenizer/tokenizer.json"])
+@pytest.mark.parametrize(
+    "file",
+    ["unet/config.json", *(f"tokenizer/{name}" for name in ("tokenizer.json", "vocab.json", "tokenizer_config.json"))],
+)
 def test_json_that_is_too_long_is_not_read(folder: Path, file: str) -> None:
-    (folder / "tokenizer/vocab.json").unlink()
+    if file == "tokenizer/tokenizer.json":  # else it is not needed
+        (folder / "tokenizer/vocab.json").unlink()
     with (folder / file).open("wb") as damaged:
         damaged.truncate(65 << 20)  # takes no room on the disk
     assert f"{folder / file}: is longer than the" in refusal(folder)

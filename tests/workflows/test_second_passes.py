@@ -139,6 +139,21 @@ def test_regions_lie_over_the_same_part_of_a_larger_picture(model: Model) -> Non
     assert (region.box, region.feather, region.prompt) == ((48, 0, 96, 96), 12, "[a:b:2]")
 
 
+def test_regions_lie_over_the_same_part_of_a_larger_picture_that_was_painted_with_a_few_pixels_more(
+    model: Model,
+) -> None:
+    image, mask = Image.new("RGB", (60, 60)), Image.new("L", (60, 60), 255)
+    regions = [{"prompt": "a", "box": (30, 0, 64, 64)}, {"prompt": "b", "box": (60, 0, 64, 64)}]  # the other is cut off
+    fields = {"image": image, "mask": mask, "strength": 0.5, "steps": 4, "seed": 7}
+    request = Request.read({**fields, "regions": regions, "hires": {"scale": 2.0}})
+    larger = enlarged(resolve(request, model), model.multiple)
+    assert (larger.width, larger.height) == (120, 120)
+    assert [(region.prompt, region.box) for region in larger.regions] == [("a", (60, 0, 120, 120))]
+    assert run(paint(model, request)).images[0].size == (120, 120)
+    with pytest.raises(MaquetteError, match="60x60"):
+        run(paint(model, Request.read({**fields, "detail": {"boxes": ((60, 0, 64, 64),)}})))
+
+
 def test_the_words_of_a_variation_are_read_as_those_of_the_prompt(model: Model) -> None:
     def painted(words: str) -> list[str]:
         fields = {"prompt": "apple", "seed": 7, **SIZE, "variation": {"prompt": words, "amount": 1.0}}

@@ -12,11 +12,12 @@ from maquette.models.t5 import T5Spec
 from maquette.text.bert_tokenizer import BertTokenizer
 from maquette.text.t5_tokenizer import T5Tokenizer
 from maquette.text.tokenizer import CLIPTokenizer
-from maquette.weights.json_file import TOKENIZER, read_text
+from maquette.weights.json_file import TOKENIZER, read_text, too_long
 
 # Models on the hub that carry the tokenizers of the published families, in the order in which the cache is searched.
 CLIP_FILES = ("vocab.json", "merges.txt")
 T5_FILES, BERT_FILES = tuple(T5Tokenizer.FILES), tuple(BertTokenizer.FILES)
+FILES = {*CLIP_FILES, *T5_FILES, *BERT_FILES, "tokenizer_config.json", "special_tokens_map.json"}
 CLIP_PLACES = (
     ("openai/clip-vit-large-patch14", ""),
     ("stable-diffusion-v1-5/stable-diffusion-v1-5", "tokenizer/"),
@@ -70,6 +71,7 @@ def find_tokenizer(
             f"{model}: carries no tokenizer for its {reading.part}: {files}; put them beside it, or give their folder "
             f"as tokenizer; one way to get them is `{command}`"
         )
+    _check_lengths(place)
     if isinstance(spec, BertSpec):
         pieces = BertTokenizer.read(place, length=spec.positions, pad=reading.pad or 0)
         _check_size(place, len(pieces), spec.vocabulary, model)
@@ -88,6 +90,13 @@ def find_tokenizer(
             f"{place}: its end mark is {tokenizer.end}, {model} expects {spec.end}; it belongs to another model"
         )
     return tokenizer
+
+
+def _check_lengths(place: Path) -> None:
+    """Refuse a file that is too long to be a tokenizer's, before anything reads all of it."""
+    for file in (place / name for name in FILES) if place.is_dir() else (place,):
+        if file.is_file() and file.stat().st_size > TOKENIZER:
+            raise too_long(file, TOKENIZER)
 
 
 def _check_size(place: Path, words: int, known: int, model: Path) -> None:

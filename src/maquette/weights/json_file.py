@@ -20,8 +20,13 @@ def read_text(path: Path, most: int = CONFIG) -> bytes:
     with path.open("rb") as file:
         text = file.read(most + 1)
     if len(text) > most:
-        raise bad_file(path, f"is longer than the {most >> 20} MiB that such a file may have", "use another one")
+        raise too_long(path, most)
     return text
+
+
+def too_long(path: Path, most: int) -> MaquetteError:
+    """The complaint about a file of more than `most` bytes."""
+    return bad_file(path, f"is longer than the {most >> 20} MiB that such a file may have", "use another one")
 
 
 def read_json(path: Path, most: int = CONFIG) -> dict[str, Any]:

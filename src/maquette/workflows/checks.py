@@ -5,6 +5,7 @@ from maquette.engine.upscale import upscaler_beside
 from maquette.errors import MaquetteError
 from maquette.workflows.finders import finder
 from maquette.workflows.hires import enlarged
+from maquette.workflows.loop import shown_size
 from maquette.workflows.region import Box, Size
 from maquette.workflows.request import Resolved
 from maquette.workflows.upscale import check_size
@@ -29,18 +30,15 @@ def check(model: Model, request: Resolved) -> None:
     if request.detail is not None:
         if request.detail.finder is not None:
             finder(request.detail.finder)
-        if (size := _final_size(model, request)) is not None:
-            for box in request.detail.boxes:
-                Box(*box).within(size)
+        for box in request.detail.boxes:
+            Box(*box).within(_final_size(model, request))
 
 
-def _final_size(model: Model, request: Resolved) -> Size | None:
-    """Of the pictures when their details are repainted; None where only painting tells."""
+def _final_size(model: Model, request: Resolved) -> Size:
+    """Of the pictures when their details are repainted."""
     if request.hires is not None:
         larger = enlarged(request, model.multiple)
         return larger.width, larger.height
-    if request.keeps_pixels:
-        return None
     if request.only_detailed and request.image is not None:
         return request.image.rgb.size
-    return request.width, request.height
+    return shown_size(request, model.multiple)

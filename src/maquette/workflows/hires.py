@@ -10,7 +10,8 @@ from maquette.engine.model import Model
 from maquette.engine.upscale import upscaler_beside
 from maquette.text.script import second_pass
 from maquette.workflows.img2img import img2img
-from maquette.workflows.loop import Painted, develop, sample
+from maquette.workflows.loop import Painted, develop, sample, shown_size
+from maquette.workflows.region import Box, Size
 from maquette.workflows.request import Resolved, nearest_multiple
 from maquette.workflows.settings import Region
 from maquette.workflows.upscale import enlarge
@@ -20,21 +21,27 @@ def enlarged(request: Resolved, multiple: int) -> Resolved:
     """The request of the second pass."""
     assert request.hires is not None
     told = request.hires
-    width, height = (nearest_multiple(round(side * told.scale), multiple) for side in (request.width, request.height))
+    shown = shown_size(request, multiple)
+    width, height = (nearest_multiple(round(side * told.scale), multiple) for side in shown)
     changes: dict[str, object] = {"width": width, "height": height, "hires": None, "strength": told.strength}
     changes |= {"steps": told.steps or request.steps}
     changes |= {name: second_pass(getattr(request, name), request.steps) for name in ("prompt", "negative")}
     if request.variation is not None and request.variation.prompt is not None:
         words = second_pass(request.variation.prompt, request.steps)
         changes["variation"] = request.variation.model_copy(update={"prompt": words})
-    scales = width / request.width, height / request.height
-    changes["regions"] = tuple(_enlarged(region, scales, request.steps) for region in request.regions)
+    regions = (_enlarged(region, shown, (width, height), request.steps) for region in request.regions)
+    changes["regions"] = tuple(region for region in regions if region is not None)
     return request.model_copy(update=changes)
 
 
-def _enlarged(region: Region, scales: tuple[float, float], steps: int) -> Region:
-    """The same part of the larger picture."""
-    box = region.box and tuple(round(side * scale) for side, scale in zip(region.box, scales * 2, strict=True))
+def _enlarged(region: Region, shown: Size, size: Size, steps: int) -> Region | None:
+    """The same part of the larger picture; None of what was painted beyond a kept picture, and is cut off."""
+    box, scales = region.box, (size[0] / shown[0], size[1] / shown[1])
+    if box is not None:
+        if box[0] >= shown[0] or box[1] >= shown[1]:
+            return None
+        inside = Box(*box).within(shown)
+        box = Box(*(round(side * scale) for side, scale in zip(inside, scales * 2, strict=True)))
     words, feather = second_pass(region.prompt, steps), round(region.feather * max(scales))
     return region.model_copy(update={"box": box, "prompt": words, "feather": feather})
 

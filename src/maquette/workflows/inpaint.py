@@ -1,6 +1,5 @@
 """Repainting a part of a picture, or beyond its edges; outside of the mask every pixel stays as it was."""
 
-import math
 from collections.abc import Generator
 from dataclasses import replace
 
@@ -12,9 +11,9 @@ from maquette.engine.beside import read_beside
 from maquette.engine.model import Model
 from maquette.workflows.begun import bring_along, canvas
 from maquette.workflows.canvas import bring, fit, mask_to_tensor, read_depth, to_channel, to_pixels
-from maquette.workflows.loop import Painted, canvas_size, develop, sample
+from maquette.workflows.loop import Painted, develop, sample, shown_size
 from maquette.workflows.region import Box, latent_mask, paste, soften
-from maquette.workflows.request import SIZE_MULTIPLE, Resolved
+from maquette.workflows.request import Resolved
 
 _NOT_BLACK = [0] + 255 * [255]  # what becomes of each grey
 
@@ -23,14 +22,14 @@ def inpaint(model: Model, request: Resolved, painted: Painted) -> Generator[Step
     """Repaint where the request's mask is white, and what lies beyond the picture if it is to be extended."""
     image, mask = canvas(request)
     size, whole = (request.width, request.height), image.size
-    padded = size == canvas_size(request, math.lcm(model.multiple, SIZE_MULTIPLE))
+    kept = shown_size(request, model.multiple)
+    padded = kept == whole
     brought = bring_along(request, whole, padded=padded)
     if padded:  # a few pixels more are painted with it, and cut off again
         mask = ImageOps.expand(mask, (0, 0, size[0] - whole[0], size[1] - whole[1]), 0)
     repainted = yield from repaint(
         model, brought, bring(image, whole, size, padded=padded), fit(mask, *size), painted.attention
     )
-    kept = whole if padded else size
     return replace(repainted, images=[image.crop((0, 0, *kept)) for image in repainted.images])
 
 

@@ -154,6 +154,13 @@ def canvas_size(request: Request, multiple: int) -> tuple[int, int]:
     return width, height
 
 
+def shown_size(request: Resolved, multiple: int) -> Size:
+    """Of the pictures of the first pass; a few pixels that were painted beyond a kept picture are cut off again."""
+    size = request.width, request.height
+    multiple = math.lcm(multiple, SIZE_MULTIPLE)
+    return whole_size(request) if request.keeps_pixels and size == canvas_size(request, multiple) else size
+
+
 def resolve(request: Request, model: Model) -> Resolved:
     """Fill in the model's name, its family's defaults and what is added to it; the size must suit the model."""
     added = resolve_added(request, model)
