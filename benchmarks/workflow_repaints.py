@@ -37,7 +37,7 @@ def img2img_cases(bench: Bench, ks: Sequence[int]) -> list[Case]:
             words = caption(scene, np.random.default_rng([bench.seed, k]), LANGUAGES[k // 2 % 2]) if asked else ""
             pictures = {str(strength): bench.paint(k, words, image=image, strength=strength) for strength in STRENGTHS}
             if asked:
-                pictures["words"] = bench.paint(k, words)
+                pictures |= {"words": bench.paint(k, words), "redrawn": drawn(scene)}
             for name, picture in {"drawn": image, **pictures}.items():
                 [reading] = bench.read(picture)
                 before, after = score(reading, source), score(reading, scene)
@@ -49,13 +49,14 @@ def img2img_cases(bench: Bench, ks: Sequence[int]) -> list[Case]:
                     f"{asked} new background {name}": after.background,
                     f"{asked} new object {name}": after.object,
                 }
-            shown += [*pictures.values(), drawn(scene)] if asked else [*pictures.values()]
+            shown += pictures.values()
         found.append((record, shown))
     return found
 
 
 def img2img_rows(records: Sequence[Record]) -> list[Row]:
-    whens = {"drawn": "source", **{str(each): f"at {each}" for each in STRENGTHS}, "words": "words alone"}
+    whens = {"drawn": "source", **{str(each): f"at {each}" for each in STRENGTHS}}
+    whens |= {"words": "words alone", "redrawn": "the words' scene drawn"}
     kept = {"overlap": "overlap of its layout", "background": "its background", "object": "its object"}
     new = {"new object": "the words' object", "new background": "the words' background"}
     asked = {"": ("no words", kept), "thing": ("another thing", kept | new), "scene": ("another scene", kept | new)}
@@ -64,7 +65,7 @@ def img2img_rows(records: Sequence[Record]) -> list[Row]:
         for key, (kind, figures) in asked.items()
         for name, when in whens.items()
         for figure, said in figures.items()
-        if key or name != "words"
+        if key or name not in ("words", "redrawn")
     ]
 
 
