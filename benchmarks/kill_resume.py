@@ -16,9 +16,10 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests/training"))
 
 from killing import result, train_killed
+from tiny import STEPS as FEWEST
 from tiny import write_recipe
 
-STEPS = {"clip": 14, "autoencoder": 20, "diffusion": 16}
+STEPS = {**FEWEST, "clip": 14, "autoencoder": 20, "sketch": 10, "diffusion": 16}
 
 
 def main() -> int:

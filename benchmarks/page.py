@@ -1,7 +1,12 @@
-"""docs/benchmarks.md, made of the figures that each program kept in build/benchmarks."""
+"""docs/benchmarks.md: each program writes its own section anew, of the figures that it keeps in build/benchmarks.
+
+python benchmarks/page.py     writes those of all figures that are there
+"""
 
 import json
+import re
 import statistics
+from collections.abc import Sequence
 from os import cpu_count
 from pathlib import Path
 from platform import processor
@@ -14,14 +19,15 @@ FIGURES, PAGE = ROOT / "build" / "benchmarks", ROOT / "docs" / "benchmarks.md"
 INTRODUCTION = """\
 # Speed, beside others
 
-Written by the programs named below, which keep what they measured in `build/benchmarks`. Contestants take turns, each
-in a process of its own, in the same run; a ratio is the median of the rounds' ratios, in brackets are the least and
-the largest. The processor's seconds are summed over its cores; what else runs on the machine disturbs them less. The
-ceiling is what one core reaches in those seconds, times the cores; copies are one core's.
+Written by the programs named below, each its own section. Contestants take turns, each in a process of its own, in the
+same run; a ratio is the median of the rounds' ratios, in brackets are the least and the largest. The processor's
+seconds are summed over its cores; what else runs on the machine disturbs them less. The ceiling is what one core
+reaches in those seconds, times the cores; copies are one core's.
 Weights are random, of the published shapes: time does not depend on them.
 """
-TRIED = """
-## What was tried
+LAST = "## What was tried"
+TRIED = f"""
+{LAST}
 
 Kept, measured by itself on two cores of an AMD EPYC with AVX512-BF16 and without AMX, in bfloat16; layers on one core,
 the others in the processor's seconds, on a machine that did other things too:
@@ -86,21 +92,26 @@ def machine(device: str = "cpu") -> str:
 
 
 def keep(name: str, figures: dict[str, Any]) -> None:
-    """Keep a program's figures, and write the page anew."""
+    """Keep a program's figures, and write their section of the page anew."""
     FIGURES.mkdir(parents=True, exist_ok=True)
     with replacing(FIGURES / f"{name}.json") as file:
         file.write(json.dumps(figures, indent=2).encode())
-    write()
+    write([name])
 
 
-def write() -> None:
-    """Write the page from all figures that were kept."""
-    sections = {"picture": picture, "approximate-mini": approximate, "approximate-sd1": approximate}
-    sections |= {"scale": grown, "scale-cuda": grown}
-    found = [(json.loads(path.read_text()), path.stem) for path in sorted(FIGURES.glob("*.json"))]
-    text = "".join(sections.get(stem, compared)(each) for each, stem in found)
+def write(names: Sequence[str]) -> None:
+    """Write the sections of figures that were kept; all others stay as the page has them, in the order of titles."""
+    makers = {"picture": picture, "approximate-mini": approximate, "approximate-sd1": approximate}
+    makers |= {"scale": grown, "scale-cuda": grown}
+    _, *there = re.split(r"^(?=## )", PAGE.read_text("utf-8") if PAGE.is_file() else "", flags=re.MULTILINE)
+    sections = {each.partition("\n")[0]: each.rstrip() for each in there}
+    for name in names:
+        made = makers.get(name, compared)(json.loads((FIGURES / f"{name}.json").read_text("utf-8"))).strip()
+        sections[made.partition("\n")[0]] = made
+    sections.pop(LAST, None)
+    text = "\n\n".join([INTRODUCTION.strip(), *(sections[title] for title in sorted(sections)), TRIED.strip()])
     with replacing(PAGE) as file:
-        file.write((INTRODUCTION + text + TRIED).encode())
+        file.write(f"{text}\n".encode())
 
 
 def compared(figures: dict[str, Any]) -> str:
@@ -186,4 +197,4 @@ def spread(values: list[float]) -> str:
 
 
 if __name__ == "__main__":
-    write()
+    write([path.stem for path in sorted(FIGURES.glob("*.json"))])

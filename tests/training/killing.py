@@ -70,7 +70,7 @@ def _steps(folder: Path) -> int:
 
 def result(folder: Path) -> dict[str, str]:
     """The digests of everything that a run made; checkpoints by their tensors' file, logs by nothing."""
-    kept = ("tokenizer/*", "latents/latents.f16", "*/weights.safetensors")
+    kept = ("tokenizer/*", "*/latents.f16", "*/*.safetensors")
     paths = [path for pattern in kept for path in folder.glob(pattern)]
     paths += [max(stage.glob("step-*.safetensors")) for stage in folder.glob("*/checkpoints")]
     return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(paths)}
