@@ -29,7 +29,13 @@ def test_tables_and_the_first_stage_are_printed(capsys: pytest.CaptureFixture[st
 
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
-    [(["--steps", "0"], "steps must be at least 1, got 0"), (["--sampler", "dpm"], "'dpm' does not exist")],
+    [
+        (["--steps", "0"], "steps must be at least 1, got 0"),
+        (["--sampler", "dpm"], "'dpm' does not exist"),
+        (["--seed", "-1"], "--seed"),
+        (["--count", "3"], "--count"),
+        (["--out", "/dev/null/x"], "/dev/null/x: no such folder"),
+    ],
 )
 def test_mistakes_are_one_line(arguments: list[str], complaint: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["eval", "mini", *arguments]) == USER_ERROR

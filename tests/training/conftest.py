@@ -21,6 +21,20 @@ def drawable() -> None:
 
 
 @pytest.fixture(scope="session")
+def known_emoji(drawable: None) -> None:
+    """Skips where they are of another version than the shipped judge and the palette know."""
+    from maquette.errors import MaquetteError
+    from maquette.training.judge import load_judge
+    from maquette.training.palette import palette
+
+    try:
+        load_judge()
+        palette().by_index  # noqa: B018
+    except MaquetteError as error:
+        pytest.skip(str(error))
+
+
+@pytest.fixture(scope="session")
 def trained(drawable: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of the tiny recipe, trained without a break; nobody may change it."""
     from tiny import silent, write_recipe

@@ -13,14 +13,6 @@ from maquette.training.palette import CLEAR, STEP, Palette, made, mean_colour, p
 from maquette.training.words import BACKGROUNDS
 
 
-@pytest.fixture
-def font() -> None:
-    try:
-        emojis.catalogue()
-    except MaquetteError as error:
-        pytest.skip(str(error))
-
-
 def test_every_colour_stands_for_one_thing_and_stands_out_from_the_backgrounds() -> None:
     things, backgrounds = (np.array(list(table), np.int64) for table in (palette().things, palette().backgrounds))
     assert len({tuple(colour) for colour in (things // STEP).tolist()}) == len(things) > 1000
@@ -31,7 +23,7 @@ def test_every_colour_stands_for_one_thing_and_stands_out_from_the_backgrounds()
     }
 
 
-@pytest.mark.usefixtures("font")
+@pytest.mark.usefixtures("known_emoji")
 def test_the_shipped_palette_names_the_whole_catalogue() -> None:
     known = {names[0]: names[1:] for names in palette().things.values()}
     told = {each.character: tuple(dict.fromkeys((*each.names_en, *each.names_zh))) for each in emojis.catalogue()}
@@ -39,7 +31,7 @@ def test_the_shipped_palette_names_the_whole_catalogue() -> None:
     assert tuple(palette().by_index[7].tolist()) == palette().thing(emojis.catalogue()[7].character)
 
 
-@pytest.mark.usefixtures("font")
+@pytest.mark.usefixtures("known_emoji")
 def test_a_palette_made_anew_gives_each_emoji_the_nearest_free_colour(monkeypatch: pytest.MonkeyPatch) -> None:
     chosen = [each for each in emojis.catalogue() if each.character in "👀🍎🍅🌹🍀"]
     monkeypatch.setattr(module, "catalogue", lambda: tuple(chosen))
@@ -69,7 +61,7 @@ def test_a_damaged_palette_is_told(text: str, tmp_path: Path) -> None:
         Palette.read(tmp_path / "palette.json")
 
 
-@pytest.mark.usefixtures("font")
+@pytest.mark.usefixtures("known_emoji")
 def test_an_emoji_without_a_colour_is_told() -> None:
     things = {colour: names for colour, names in palette().things.items() if names[0] != "🍎"}
     with pytest.raises(MaquetteError, match="no colour for 1 emoji of this machine's font, such as 🍎"):

@@ -10,7 +10,7 @@ from maquette.training.scenes import Background, Scene, Thing, sample_scene
 from maquette.training.semantic import MapStream, semantic_picture
 from maquette.training.stream import SceneStream
 
-pytestmark = pytest.mark.usefixtures("drawable")
+pytestmark = pytest.mark.usefixtures("known_emoji")
 
 
 def test_a_map_shows_what_covers_each_pixel_on_the_scenes_background() -> None:

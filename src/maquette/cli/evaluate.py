@@ -16,8 +16,8 @@ def evaluate(
     study: Annotated[
         bool, typer.Option("--study", help="By guidance, and by sampler and steps: hours, resumable.")
     ] = False,
-    count: Annotated[int, typer.Option(help="Held-out captions, half English, half Chinese.")] = 400,
-    seed: Annotated[int, typer.Option(help="Chooses the captions and the noise.")] = 2026,
+    count: Annotated[int, typer.Option(min=4, help="Held-out captions, half English, half Chinese.")] = 400,
+    seed: Annotated[int, typer.Option(min=0, help="Chooses the captions and the noise.")] = 2026,
     guidance: Annotated[float | None, typer.Option(help="[default: the model's]")] = None,
     sampler: Annotated[str | None, typer.Option(help="[default: the model's]")] = None,
     steps: Annotated[int | None, typer.Option(help="[default: the model's]")] = None,
@@ -31,11 +31,13 @@ def evaluate(
     from maquette.training.evaluate import Setting
     from maquette.training.judge import judge_hash, load_judge
     from maquette.training.study import run_study
+    from maquette.weights.atomic_file import make_folder
     from maquette.workflows.request import Request
 
     fields = {"guidance": guidance, "sampler": sampler, "steps": steps, "schedule": schedule}
     told = {field: value for field, value in fields.items() if value is not None}
     Request.read(told)  # complains of what cannot be
+    make_folder(out)  # or of where nothing can
     model, judge = maquette.open(name, device=device, dtype=dtype), load_judge()
     settings = None if study else [Setting.of(model.family.defaults).model_copy(update=told)]
     result = run_study(

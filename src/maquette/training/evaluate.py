@@ -1,7 +1,7 @@
 """The evaluation: pictures painted for captions that training never saw, read by a judge that training never met.
 
 Half of the scenes show one object, half two in a relation; half of the captions are English, half Chinese. The same
-judge reads the drawn scenes themselves: no painter can be expected to score above that.
+judge reads the drawn scenes themselves: what a perfect painter would be said to have right.
 """
 
 import math

@@ -28,7 +28,7 @@ from maquette.training.autoencoder import to_signed
 from maquette.training.checkpoint import digest
 from maquette.training.crops import corners, crop
 from maquette.training.degradation import degrade
-from maquette.training.emoji import catalogue, fingerprint
+from maquette.training.emoji import KNOWN, catalogue, fingerprint
 from maquette.training.figures import Figures, figure, finite
 from maquette.training.half import halved
 from maquette.training.learner import CPU, Learner, OptimiserSpec, Precision
@@ -231,8 +231,8 @@ def load_judge(folder: Path = SHIPPED) -> Judge:
     record = read_json(folder / "config.json")
     if record.get("catalogue") != fingerprint():
         raise MaquetteError(
-            f"{folder}: the judge was trained on another version of the emoji font or of the Unicode names; "
-            "install the one it knows, or train a judge on this one"
+            f"{folder}: the judge was trained on another version of the emoji font or of the Unicode names (the "
+            f"package's own on {KNOWN}); install the one it knows, or train a judge on this one"
         )
     told = record["spec"]
     spec = JudgeSpec(**{**told, "widths": tuple(told["widths"])})

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from maquette.weights.atomic_file import replacing
+from maquette.weights.atomic_file import make_folder, replacing
 
 
 class Kept:
@@ -31,7 +31,7 @@ class Kept:
 
     def put(self, start: int, pictures: Tensor) -> None:
         """Keep a batch."""
-        self._folder.mkdir(parents=True, exist_ok=True)
+        make_folder(self._folder)
         with replacing(self._folder / f"{start}.npy") as file:
             np.save(file, pictures.cpu().numpy())
 

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from maquette.errors import MaquetteError
 from maquette.training.captions import caption
+from maquette.training.emoji import fingerprint
 from maquette.training.loop import generator
 from maquette.training.scenes import MOST_THINGS, Scene
 from maquette.training.stream import Batch, SceneStream
@@ -121,6 +122,7 @@ class LatentPool:
         folder.mkdir(parents=True, exist_ok=True)
         self._record, path = folder / "latents.json", folder / "latents.f16"
         self._told = {"mark": mark, "size": size, "shape": list(shape), "seed": stream.seed}
+        self._told |= {"catalogue": fingerprint()}  # what is said of the latents is said anew, of the same emoji
         self.filled = self._known()
         length = size * math.prod(shape) * np.dtype(np.float16).itemsize
         if not path.exists() or path.stat().st_size != length:
@@ -139,8 +141,8 @@ class LatentPool:
             known = None
         if not isinstance(known, dict) or known != {**self._told, "filled": known.get("filled")}:
             raise MaquetteError(
-                f"{self._record.parent}: holds the latents of another first stage or stream; remove the folder, then "
-                "start the stage again"
+                f"{self._record.parent}: holds the latents of another first stage, stream or font; remove the folder, "
+                "then start the stage again"
             )
         return int(known["filled"])
 

@@ -22,7 +22,7 @@ from PIL import Image, ImageColor, ImageDraw
 
 from maquette.engine.open import ASSETS, read_json
 from maquette.errors import MaquetteError
-from maquette.training.emoji import Emoji, catalogue, glyph
+from maquette.training.emoji import KNOWN, Emoji, catalogue, glyph
 from maquette.training.scenes import EXTENT
 from maquette.training.words import BACKGROUNDS
 from maquette.weights.atomic_file import replacing
@@ -100,7 +100,7 @@ class Palette:
         if strange:
             raise MaquetteError(
                 f"the palette has no colour for {len(strange)} emoji of this machine's font, such as {strange[0]}: "
-                "install the font that it was made of, or make it anew (see maquette/training/palette.py)"
+                f"install the font that it was made of ({KNOWN}), or make it anew (see maquette/training/palette.py)"
             )
         return np.array([known[emoji.character] for emoji in catalogue()], np.uint8)
 

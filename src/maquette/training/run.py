@@ -357,7 +357,8 @@ def _train_part(
 
 def _prepare(recipe: Path, folder: Path, resume: bool) -> None:
     """Make the folder of a run, sweep away what a killed one left half-written, and keep the recipe there."""
-    if not resume and any(folder.glob("*/checkpoints/*.json")):
+    begun = ("*/checkpoints/*.json", f"*/{WEIGHTS}", "tokenizer")
+    if not resume and any(any(folder.glob(pattern)) for pattern in begun):
         raise MaquetteError(f"{folder}: holds a run already; go on with --resume, or give another folder with --out")
     folder.mkdir(parents=True, exist_ok=True)
     inner = [

@@ -27,7 +27,7 @@ from maquette.training.evaluate import (
 from maquette.training.kept import Kept
 from maquette.training.plots import Chart
 from maquette.training.readings import Judging
-from maquette.weights.atomic_file import replacing
+from maquette.weights.atomic_file import make_folder, replacing
 
 GUIDANCE = (0.0, 1.0, 3.0, 7.5, 12.0)
 STEPS = (5, 10, 20, 50)
@@ -81,7 +81,7 @@ class Study(BaseModel):
 
     def write(self, folder: Path) -> None:
         """Write NAME.json with everything known, NAME.md with the tables and NAME-*.svg with the charts."""
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         texts = {f"{self.subject.model}.json": self.model_dump_json(indent=1) + "\n", **summary(self)}
         for name, text in texts.items():
             with replacing(folder / name) as file:

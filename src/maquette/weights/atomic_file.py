@@ -35,6 +35,18 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
             temporary.unlink(missing_ok=True)
 
 
+def make_folder(path: Path) -> None:
+    """Make a folder and those above it, where they are not there.
+
+    Raises:
+        MaquetteError: it cannot be made.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise MaquetteError(f"{path}: no such folder can be made ({error.strerror}); choose another one") from error
+
+
 def _flush_folder(folder: Path) -> None:
     """Make the renaming itself durable, where the system can (not on Windows)."""
     if not hasattr(os, "O_DIRECTORY"):
