@@ -90,7 +90,9 @@ def test_a_damaged_pool_is_filled_anew(harm, tmp_path: Path) -> None:
 @pytest.mark.parametrize("other", [{"mark": "second"}, {"size": 23}, {"seed": 4}])
 def test_the_pool_of_another_first_stage_or_stream_is_refused(other: dict, tmp_path: Path) -> None:
     filled(tmp_path)
-    with pytest.raises(MaquetteError, match="holds the latents of another first stage, stream or font; remove the folder"):
+    with pytest.raises(
+        MaquetteError, match="holds the latents of another first stage, stream or font; remove the folder"
+    ):
         pool(tmp_path, **other)
 
 

@@ -4,8 +4,12 @@ from typing import Any
 import pytest
 
 from maquette.errors import MaquetteError
+from maquette.families.family import Family
+from maquette.families.flux import DEV
+from maquette.families.sd1 import SD1
+from maquette.families.sdxl import SDXL
 from maquette.workflows.comfyui import read_graph
-from maquette.workflows.foreign import Settings
+from maquette.workflows.foreign import Settings, suited
 from maquette.workflows.request import Request
 from maquette.workflows.settings import Lora
 
@@ -98,7 +102,7 @@ def test_loras_clip_skip_a_vae_and_values_from_other_nodes() -> None:
         **{"prompt": "a fox", "seed": 7, "clip_skip": 2, "rescale": 0.7, "schedule": "karras"},
         **{"sampler": "dpmpp_2m_sde", "loras": loras},
     }
-    assert left(settings).keys() == {"VAE", "sampler_name"}
+    assert left(settings).keys() == {"VAE", "sampler_name", "RescaleCFG"}
     assert Request.read(settings.fields).loras == (
         Lora(file="styles/two", scale=0.5, text_scale=0.25),
         Lora(file="one.safetensors", scale=0.8, text_scale=0.0),
@@ -136,6 +140,28 @@ def test_custom_sampling_as_for_flux() -> None:
         "guidance": 3.5,
         "true_guidance": 2.0,
     }
+
+
+@pytest.mark.parametrize(("cfg", "true"), [(1.0, 1.0), (2.0, 2.0)])
+def test_a_distilled_model_that_was_told_no_guidance_is_told_what_it_is_there(cfg: float, true: float) -> None:
+    settings = read(simple(cfg=cfg))
+    request = Request.read(settings.fields)
+    ours = suited(request, settings, DEV)
+    assert (ours.guidance, ours.true_guidance) == (3.5, true)
+    assert suited(request, settings, SD1).guidance == cfg
+
+
+@pytest.mark.parametrize("zeros", [False, True])
+@pytest.mark.parametrize("family", [SD1, SDXL], ids=["sd1", "sdxl"])
+def test_an_empty_negative_that_means_something_else_there_is_named(zeros: bool, family: Family) -> None:
+    graph = simple()
+    graph["7"]["inputs"]["text"] = ""
+    if zeros:
+        graph["3"]["inputs"]["negative"] = ["10", 0]
+        graph["10"] = node("ConditioningZeroOut", conditioning=["7", 0])
+    settings = read(graph)
+    suited(Request.read(settings.fields), settings, family)
+    assert ("negative" in left(settings)) == (zeros != family.zero_empty_negative)
 
 
 def test_the_older_custom_sampler_and_nodes_that_make_one_thing() -> None:

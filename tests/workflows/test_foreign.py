@@ -14,7 +14,7 @@ from maquette.engine.model import Model
 from maquette.families.sd1 import SD1
 from maquette.families.sdxl import SDXL
 from maquette.workflows.comfyui import read_graph
-from maquette.workflows.foreign import Settings, count_layer, fitted
+from maquette.workflows.foreign import Settings, fitted, suited
 from maquette.workflows.infotext import read_infotext
 from maquette.workflows.picture import read_request, read_settings
 from maquette.workflows.reproduce import request_of
@@ -128,7 +128,7 @@ def hidden(model: Model, layer: int) -> torch.Tensor:
 )
 def test_the_layer_that_is_read_is_the_peers(family: str, settings: Settings, layer: int, said: bool, models) -> None:
     model = models[family]
-    request = count_layer(request_of(settings), settings, model.family)
+    request = suited(request_of(settings), settings, model.family)
     tokens = model.condition([request.prompt], clip_skip=request.clip_skip).tokens
     assert torch.allclose(tokens, hidden(model, layer), atol=1e-5)
     assert ("clip_skip" in left(settings)) is said
@@ -136,4 +136,4 @@ def test_the_layer_that_is_read_is_the_peers(family: str, settings: Settings, la
 
 def test_a_layer_of_ours_is_counted_as_it_is(models) -> None:
     request = Request(clip_skip=2)
-    assert count_layer(request, Settings(program="Maquette", fields={"clip_skip": 2}), models["sdxl"].family) == request
+    assert suited(request, Settings(program="Maquette", fields={"clip_skip": 2}), models["sdxl"].family) == request

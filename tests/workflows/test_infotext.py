@@ -8,7 +8,9 @@ from maquette.diffusion.emulation import EMULATIONS
 from maquette.diffusion.samplers import SAMPLERS
 from maquette.diffusion.schedules import SCHEDULES, kept_steps
 from maquette.errors import MaquetteError
+from maquette.families.mini import MINI
 from maquette.workflows.foreign import Settings
+from maquette.workflows.hires import enlarged
 from maquette.workflows.infotext import MAX_INFOTEXT, SAMPLER_LABELS, SCHEDULE_LABELS, read_infotext, write_infotext
 from maquette.workflows.reproduce import request_of
 from maquette.workflows.request import Request, Resolved
@@ -97,7 +99,7 @@ def test_settings_are_told_in_a1111s_keys() -> None:
         "Model hash: 0123456789, Model: sd15, Variation seed: 5, Variation seed strength: 0.1, "
         "Denoising strength: 0.5, Clip skip: 2, ENSD: 31337, RNG: NV, "
         "Hires upscale: 2, Hires steps: 6, Hires upscaler: Latent, Hires schedule steps: 12, "
-        "Refiner: refiner, Refiner switch at: 0.75, "
+        "Refiner: refiner, Refiner switch at: 0.75, Refiner switch by sampling steps: True, "
         'ControlNet 0: "Module: canny, Model: control_canny, Weight: 0.8, Resize Mode: Crop and Resize, '
         "Threshold A: 50, Threshold B: 200, Guidance Start: 0, Guidance End: 0.5, Pixel Perfect: True, "
         'Control Mode: My prompt is more important", '
@@ -176,7 +178,7 @@ def test_reads_everything_that_a_request_has_words_for() -> None:
     }
     assert left(settings) == {
         **{"embedding": "bad-hands-5", "VAE": "vae-ft-mse.ckpt", "Tiling": "True"},
-        "Hires upscaler": "4x-UltraSharp",
+        **{"Hires upscaler": "4x-UltraSharp", "Hires refiner": "second pass"},
     }
     assert (settings.noise, settings.noise_delta) == ("a1111-cpu", 31337)
     assert settings.hashes["embedding bad-hands-5"] == "aa7651be154c"
@@ -196,14 +198,53 @@ def test_reads_everything_that_a_request_has_words_for() -> None:
         ("Sampler: Euler, Schedule type: Automatic", "euler", "linspace"),
         ("Sampler: Euler, Schedule type: SGM Uniform", "euler", "sgm_uniform"),
         ("Sampler: DDIM", "ddim", "leading"),
-        ("Sampler: UniPC", "unipc", "leading"),
+        ("Sampler: UniPC", "unipc", "sgm_uniform"),
         ("Sampler: PLMS", "plms", "leading"),
+        ("Sampler: DDIM, Schedule type: Karras", "ddim", "leading"),  # which it does not read
+        ("Sampler: DDIM, Schedule type: Karras, Version: f2.0.1v1.10.1", "ddim", "karras"),  # Forge's does
         ("Sampler: euler A", "euler_a", "linspace"),
     ],
 )
 def test_samplers_and_schedules_of_every_version(told: str, sampler: str, schedule: str) -> None:
     fields = read_infotext(f"a cat\nSteps: 20, {told}, CFG scale: 7").fields
     assert (fields["sampler"], fields["schedule"]) == (sampler, schedule)
+
+
+@pytest.mark.parametrize("scale", [1.2, 1.5, 1.7, 1.9, 2.0])
+@pytest.mark.parametrize("size", [(512, 512), (512, 768), (600, 424)])
+def test_a_second_pass_has_the_sides_that_it_has_there(scale: float, size: tuple[int, int]) -> None:
+    width, height = size
+    told = f"a cat\nSteps: 20, Sampler: Euler, CFG scale: 7, Seed: 1, Size: {width}x{height}, Denoising strength: 0.5"
+    settings = read_infotext(f"{told}, Hires upscale: {scale}, Hires upscaler: Latent")
+    ours = enlarged(Request.read({**settings.fields, "model": "mini"}).resolved(MINI.defaults), 8)
+    theirs = tuple(int(side * scale) // 8 * 8 for side in size)
+    assert (ours.width, ours.height) == theirs or left(settings)["Hires upscale"]
+    assert (ours.width, ours.height) == theirs or size == (600, 424)
+
+
+def test_a_size_that_a1111_would_make_of_no_scale_is_told() -> None:
+    fields = {"seed": 1, "width": 512, "height": 512, "hires": {"scale": 1.7}}
+    text = write_infotext(Request.read(fields).resolved(MINI.defaults), "")
+    assert "Hires resize: 872x872" in text and read_infotext(text).fields["hires"]["scale"] == 1.7
+    theirs = read_infotext(text.replace("Version: maquette ", "Version: v"))
+    assert theirs.fields["hires"]["scale"] == 872 / 512
+
+
+@pytest.mark.parametrize(
+    ("told", "complaints"),
+    [
+        ("Version: v1.7.0", set()),
+        ("Version: v1.10.1", {"Refiner switch at"}),
+        ("Refiner switch by sampling steps: True, Version: v1.10.1", set()),
+        ("Hires upscale: 2, Version: v1.7.0", {"Hires refiner"}),
+        ("Hires upscale: 2, Hires refiner: both passes, Version: v1.7.0", set()),
+    ],
+)
+def test_a_refiner_that_begins_elsewhere_there_is_named(told: str, complaints: set[str]) -> None:
+    text = "Steps: 20, Sampler: Euler, CFG scale: 7, Refiner: other, Refiner switch at: 0.7, Denoising strength: 0.5"
+    settings = read_infotext(f"a cat\n{text}, {told}")
+    assert settings.fields["refiner"] == {"model": "other", "at": 0.7}
+    assert {name for name in left(settings) if "efiner" in name} == complaints
 
 
 @pytest.mark.parametrize("name", ["DPM adaptive", "Restart", "A Sampler Of Tomorrow"])

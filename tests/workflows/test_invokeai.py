@@ -48,9 +48,25 @@ def test_reads_what_version_3_and_later_write() -> None:
         **{"guidance": 7.5, "rescale": 0.5, "sampler": "euler", "schedule": "karras", "clip_skip": 2},
         **{"model": "juggernaut", "loras": [{"file": "whiskers", "scale": 0.75}]},
     }
-    assert left(settings) == {"vae": "{'name': 'sdxl-vae-fp16-fix'}"}
+    assert left(settings) == {"vae": "{'name': 'sdxl-vae-fp16-fix'}", "scheduler": "karras"}  # begins lower there
     assert (settings.version, settings.noise, settings.hashes) == ("5.4.2", "invokeai", {"model": "blake3:0123"})
     assert Request.read(settings.fields).clip_skip == 2
+
+
+@pytest.mark.parametrize(("base", "schedule"), [("sd-1", "linspace"), ("sdxl", "leading"), ("sdxl-refiner", "leading")])
+def test_levels_are_spaced_as_the_models_own_files_say(base: str, schedule: str) -> None:
+    model = {"name": "juggernaut", "base": base}
+    settings = read_metadata(json.dumps({**METADATA, "scheduler": "euler", "model": model}))
+    assert settings.fields["schedule"] == schedule and "scheduler" not in left(settings)
+
+
+def test_fluxs_guidance_is_told_apart_from_classifier_free_guidance() -> None:
+    model = {"name": "flux", "base": "flux"}
+    told = {"positive_prompt": "a fox", "guidance": 4, "scheduler": "euler", "model": model, "steps": 20}
+    settings = read_metadata(json.dumps(told))
+    assert settings.fields["guidance"] == 4.0 and "true_guidance" not in settings.fields and not left(settings)
+    both = read_metadata(json.dumps({**told, "cfg_scale": 2.0})).fields
+    assert (both["guidance"], both["true_guidance"]) == (4.0, 2.0)
 
 
 def test_reads_what_the_first_versions_of_the_3_wrote() -> None:

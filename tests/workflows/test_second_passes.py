@@ -10,6 +10,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from maquette.diffusion.conditioning import Conditioning
+from maquette.diffusion.singlestep import Step
 from maquette.engine.model import Model
 from maquette.errors import MaquetteError
 from maquette.models.rrdb import RRDB, RRDBSpec
@@ -18,7 +19,7 @@ from maquette.text.script import second_pass
 from maquette.workflows.canvas import pad_edges
 from maquette.workflows.hires import enlarged
 from maquette.workflows.loop import resolve, run
-from maquette.workflows.paint import paint
+from maquette.workflows.paint import count_steps, paint
 from maquette.workflows.picture import read_settings
 from maquette.workflows.reproduce import compare, request_of
 from maquette.workflows.request import MAX_PIXELS, REPAINTED, Request
@@ -49,14 +50,41 @@ def told(model: Model, monkeypatch: pytest.MonkeyPatch, **fields: Any) -> list[s
     ("prompt", "later"),
     [
         ("a [b:.5] c", "a b c"),  # A1111's own examples for its second pass (modules/prompt_parser.py)
-        ("a [b:1.5] c", "a [:b:0.500000] c"),
+        ("a [b:1.5] c", "a [:b:2] c"),  # of the five steps that it walks
+        ("a [b:1.1] c", "a b c"),
         ("a [b:c:12] [d::3]", "a [b:c:2] "),
         ("[a|[b:c:1.0]]", "[a|c]"),
         ("[words] (more:1.2) [a:b", "[words] (more:1.2) [a:b"),
     ],
 )
 def test_what_a_second_pass_says(prompt: str, later: str) -> None:
-    assert second_pass(prompt, 10) == later
+    assert second_pass(prompt, 10, 5) == later
+
+
+def test_fractions_are_of_the_steps_that_a_second_pass_walks(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    hires = {"scale": 1.5, "strength": 0.5, "steps": 8}
+    texts = told(model, monkeypatch, prompt="[pear:plum:1.5]", hires=hires)
+    assert [text for text in texts if text] == ["pear", "pear", "plum"]  # each is read once a pass
+
+
+def test_steps_of_both_passes_are_counted(model: Model) -> None:
+    hires = {"scale": 1.5, "strength": 0.5, "steps": 8}
+    request = Request.read({"seed": 7, "steps": 3, **SIZE, "hires": hires})
+    walked: list[Step] = []
+    run(paint(model, request), walked.append)
+    assert len(walked) == count_steps(resolve(request, model)) == 3 + 4
+
+
+def test_what_details_alone_would_not_heed_is_refused(model: Model) -> None:
+    fields = {"image": scene(), "detail": {"boxes": ((8, 8, 40, 40),)}, "seed": 7, "steps": 2}
+    for name, value in (("regions", [{"prompt": "a", "box": (0, 0, 8, 8)}]), ("tiles", {"size": 64, "overlap": 8})):
+        with pytest.raises(MaquetteError, match=f"{name} act on whole pictures"):
+            run(paint(model, Request.read({**fields, name: value})))
+
+
+def test_the_seeds_of_variations_end_where_seeds_do() -> None:
+    with pytest.raises(MaquetteError, match=r"variation\.seed 9223372036854775807 leaves no seeds for 2 pictures"):
+        Request.read({"count": 2, "variation": {"seed": 2**63 - 1, "amount": 0.1}})
 
 
 def test_words_change_from_the_first_step_that_is_walked(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:

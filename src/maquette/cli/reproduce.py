@@ -34,7 +34,7 @@ def reproduce(
 
     with PaintingBar() as bar:
         from maquette.workflows.canvas import read_image
-        from maquette.workflows.foreign import count_layer
+        from maquette.workflows.foreign import suited
         from maquette.workflows.loop import batches, resolve, run
         from maquette.workflows.paint import count_steps, paint
         from maquette.workflows.picture import check_out, read_settings
@@ -48,7 +48,7 @@ def reproduce(
             check_out(out)
         bar.say(f"opening {request.model}")
         opened = open_from_options(request.model, opening.like(settings.opened_with))
-        resolved = resolve(count_layer(request, settings, opened.family), opened)
+        resolved = resolve(suited(request, settings, opened.family), opened)
         bar.begin(count_steps(resolved), len(batches(opened, resolved)))
         result = run(paint(opened, resolved), bar.count)
         if out is not None:

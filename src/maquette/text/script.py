@@ -87,25 +87,25 @@ def read(script: Script, step: int, steps: int) -> str:
     return "".join(piece if isinstance(piece, str) else piece.at(step, steps) for piece in script)
 
 
-def second_pass(prompt: str, steps: int) -> str:
-    """What is left of a prompt for a second pass, after a first one of so many steps.
+def second_pass(prompt: str, steps: int, walked: int) -> str:
+    """What is left of a prompt for a second pass that walks `walked` steps, after a first one of `steps`.
 
-    As in A1111 since 1.6: numbers of steps count on from the first pass, and fractions of the second begin at 1.0.
+    As in A1111 since 1.6: numbers of steps count on from the first pass, and fractions begin at 1.0 and are of the
+    steps that the second one walks.
     """
-    return _left(parse_script(prompt), steps)
+    return _left(parse_script(prompt), steps, walked)
 
 
-def _left(script: Script, steps: int) -> str:
+def _left(script: Script, steps: int, walked: int) -> str:
     told = []
     for piece in script:
         match piece:
             case Turns():
-                told.append("[" + "|".join(_left(each, steps) for each in piece.scripts) + "]")
+                told.append("[" + "|".join(_left(each, steps, walked) for each in piece.scripts) + "]")
             case Switch():
-                fraction = "." in piece.when
-                when = float(piece.when) - 1 if fraction else int(piece.when) - steps
-                before, after = (_left(each, steps) for each in (piece.before, piece.after))
-                told.append(f"[{before}:{after}:{when:{'.6f' if fraction else ''}}]" if when > 0 else after)
+                when = (float(piece.when) - 1) * walked if "." in piece.when else int(piece.when) - steps
+                before, after = (_left(each, steps, walked) for each in (piece.before, piece.after))
+                told.append(f"[{before}:{after}:{int(when)}]" if when >= 1 else after)
             case _:
                 told.append(piece)
     return "".join(told)

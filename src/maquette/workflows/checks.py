@@ -19,6 +19,11 @@ def check(model: Model, request: Resolved) -> None:
     """
     if request.attention and request.only_detailed:
         raise MaquetteError("attention is recorded in the first pass, not where details are repainted; leave it out")
+    unused = [name for name in ("regions", "controls", "tiles") if getattr(request, name)]
+    if request.only_detailed and unused:
+        raise MaquetteError(
+            f"{' and '.join(unused)} act on whole pictures, and details alone are repainted here; leave them out"
+        )
     if request.attention and request.guidance == 0 and not model.family.distilled:
         raise MaquetteError("with guidance 0 the words are not read; leave out attention, or give another guidance")
     if request.hires is not None and request.hires.upscaler is not None:

@@ -91,6 +91,7 @@ def _read_sampling(graph: Graph, settings: Settings, node: Node, guide: Node) ->
             settings.leave(name, value, f"it is no number that can be taken; seeds are at most {MAX_SEED}")
         else:
             settings.fields[name] = float(known) if name == "guidance" else known
+    settings.cfg_alone = "guidance" in settings.fields
     _read_names(graph, settings, node, sigmas)
     denoise = number(graph.value(sigmas, "denoise"))
     if denoise is not None and denoise < 1:
@@ -120,9 +121,11 @@ def _read_words(graph: Graph, settings: Settings, guide: Node) -> None:
         reached = list(graph.upstream(guide, (side, *CONDITIONING)))
         encoders = [node for node in reached if "clip" in node.inputs or isinstance(node.inputs.get(side), str)]
         between = [node for node in reached if node not in encoders]
-        empty = side == "negative" and any(node.kind == "ConditioningZeroOut" for node in between)
-        texts = [] if empty else [_text(graph, settings, node, side) for node in encoders]
+        zeros = side == "negative" and any(node.kind == "ConditioningZeroOut" for node in between)
+        texts = [] if zeros else [_text(graph, settings, node, side) for node in encoders]
         settings.fields[name] = texts[0] if texts else ""
+        if side == "negative" and not settings.fields[name]:
+            settings.zeros = zeros
         for text in texts[1:]:
             settings.leave(name, text, "words that are put together by nodes are not; only the first are taken")
         for node in between:
@@ -137,7 +140,7 @@ def _read_encoder(graph: Graph, settings: Settings, reached: list[Node]) -> None
         if (strength := number(graph.value(node, "guidance"))) is not None:
             if (true := settings.fields.get("guidance", 1.0)) > 1.0:
                 settings.fields["true_guidance"] = true
-            settings.fields["guidance"] = float(strength)
+            settings.fields["guidance"], settings.cfg_alone = float(strength), False
         last = graph.find(node, ("clip",), lambda at: "stop_at_clip_layer" in at.inputs)[0]
         if (layer := number(graph.value(last, "stop_at_clip_layer"))) is not None:
             settings.fields["clip_skip"] = settings.layer = -int(layer)
@@ -173,6 +176,9 @@ def _read_model(graph: Graph, settings: Settings, guide: Node) -> None:
             settings.add_lora(graph.value(node, "lora_name"), graph.value(node, "strength_model"), text)
         elif node.kind == "RescaleCFG" and rescale is not None:
             settings.fields["rescale"] = float(rescale)
+            settings.leave(
+                node.kind, rescale, "there v is measured; here what the model predicts, which may be epsilon"
+            )
         elif node.kind in MEANINGS:
             settings.fields.update(MEANINGS[node.kind])
         elif (push := _push(graph, node)) is not None:

@@ -37,7 +37,9 @@ class Settings:
     `opened_with` is what `maquette.open` was told beside the model's name. `place` is which of the request's pictures
     it is (from 0), where they were drawn together and none can be painted alone.
     `layer` is that of the text encoder where it was counted from the last one (1) and not from the family's own, as
-    `clip_skip` in the fields is then too; see `count_layer`. `only_sd1` says that other families kept their own.
+    `clip_skip` in the fields is then too; `only_sd1` says that other families kept their own. `cfg_alone` says that
+    `guidance` is classifier-free and that nothing was told to a model that was distilled for its own, `zeros` whether
+    an empty negative prompt was told as zeros. What these mean depends on the family: `suited`.
     """
 
     program: str
@@ -51,6 +53,8 @@ class Settings:
     place: int | None = None
     layer: int | None = None
     only_sd1: bool = False
+    cfg_alone: bool = False
+    zeros: bool | None = None
 
     @property
     def told(self) -> dict[str, Any]:
@@ -104,7 +108,21 @@ def fitted(settings: Settings) -> Settings:
     return settings
 
 
-def count_layer(request: Request, settings: Settings, family: Family) -> Request:
+TOLD_BY_COMFYUI = 3.5  # to a distilled model, where no node says another guidance
+
+
+def suited(request: Request, settings: Settings, family: Family) -> Request:
+    """The request with what depends on the model's family; what that cannot have is left."""
+    if settings.cfg_alone and family.distilled:
+        told = {"guidance": TOLD_BY_COMFYUI, "true_guidance": max(request.guidance or 1.0, 1.0)}
+        request = request.model_copy(update=told)
+    if settings.zeros is not None and settings.zeros != family.zero_empty_negative and not family.distilled:
+        there, here = ("zeros", "the empty text") if settings.zeros else ("the empty text", "zeros")
+        settings.leave("negative", "", f"there the model was told {there}; {family.name} is told {here} here")
+    return _count_layer(request, settings, family)
+
+
+def _count_layer(request: Request, settings: Settings, family: Family) -> Request:
     """The request with the text encoder's layer counted from the family's own; what it cannot read is left.
 
     SD 2 and SDXL read the last but one, which other programs call 2 and we 1.

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import torch.nn.functional as F
 
+from maquette.diffusion.schedules import kept_steps
 from maquette.diffusion.singlestep import Step
 from maquette.engine.model import Model
 from maquette.engine.upscale import upscaler_beside
@@ -24,17 +25,19 @@ def enlarged(request: Resolved, multiple: int) -> Resolved:
     shown = shown_size(request, multiple)
     width, height = (nearest_multiple(round(side * told.scale), multiple) for side in shown)
     changes: dict[str, object] = {"width": width, "height": height, "hires": None, "strength": told.strength}
-    changes |= {"steps": told.steps or request.steps}
-    changes |= {name: second_pass(getattr(request, name), request.steps) for name in ("prompt", "negative")}
+    steps = told.steps or request.steps
+    walked = kept_steps(steps, told.strength)
+    changes |= {"steps": steps}
+    changes |= {name: second_pass(getattr(request, name), request.steps, walked) for name in ("prompt", "negative")}
     if request.variation is not None and request.variation.prompt is not None:
-        words = second_pass(request.variation.prompt, request.steps)
+        words = second_pass(request.variation.prompt, request.steps, walked)
         changes["variation"] = request.variation.model_copy(update={"prompt": words})
-    regions = (_enlarged(region, shown, (width, height), request.steps) for region in request.regions)
+    regions = (_enlarged(region, shown, (width, height), (request.steps, walked)) for region in request.regions)
     changes["regions"] = tuple(region for region in regions if region is not None)
     return request.model_copy(update=changes)
 
 
-def _enlarged(region: Region, shown: Size, size: Size, steps: int) -> Region | None:
+def _enlarged(region: Region, shown: Size, size: Size, steps: tuple[int, int]) -> Region | None:
     """The same part of the larger picture; None of what was painted beyond a kept picture, and is cut off."""
     box, scales = region.box, (size[0] / shown[0], size[1] / shown[1])
     if box is not None:
@@ -42,7 +45,7 @@ def _enlarged(region: Region, shown: Size, size: Size, steps: int) -> Region | N
             return None
         inside = Box(*box).within(shown)
         box = Box(*(round(side * scale) for side, scale in zip(inside, scales * 2, strict=True)))
-    words, feather = second_pass(region.prompt, steps), round(region.feather * max(scales))
+    words, feather = second_pass(region.prompt, *steps), round(region.feather * max(scales))
     return region.model_copy(update={"box": box, "prompt": words, "feather": feather})
 
 

@@ -12,20 +12,19 @@ JSON beside it.
 import json
 import re
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 
 from maquette import __version__
 from maquette.diffusion.samplers import SAMPLERS
-from maquette.diffusion.schedules import kept_steps
 from maquette.engine.merge import MOST
 from maquette.errors import MaquetteError
 from maquette.text.script import counts_steps
-from maquette.workflows.foreign import ADD_EMBEDDING, BEGAN_WITH_PICTURE, NOT_HERE, Settings, second_pass
+from maquette.workflows.foreign import ADD_EMBEDDING, BEGAN_WITH_PICTURE, NOT_HERE, Settings
+from maquette.workflows.infotext_hires import read_hires, write_hires
 from maquette.workflows.loras import name_of, take_tags, tell, write_tag
 from maquette.workflows.peer_names import A1111_SAMPLERS, A1111_SCHEDULES, Meaning
 from maquette.workflows.preprocessors import read_preprocessor
-from maquette.workflows.request import SIZE_MULTIPLE, Resolved
-from maquette.workflows.settings import Control, Hires, Lora
+from maquette.workflows.request import Resolved
+from maquette.workflows.settings import Control, Lora
 
 MAX_INFOTEXT = 2**17  # characters
 
@@ -39,9 +38,6 @@ SAMPLER_LABELS = _labels(A1111_SAMPLERS)
 
 SCHEDULE_LABELS = _labels(A1111_SCHEDULES)
 """A1111's name for a schedule of ours; one that it does not have keeps our name."""
-
-UPSCALERS = {"latent": "Latent", "pixel": "Lanczos"}
-"""A1111's names for our ways to enlarge."""
 
 GENERATORS = {"cpu": "CPU", "a1111-cpu": "CPU", "a1111-nv": "NV"}
 """A1111's RNG that draws the same first noise."""
@@ -73,7 +69,7 @@ _SILENT = {  # what changes nothing, or is read together with another setting
     *("Size", "Model", "Sampler", "Schedule type", "RNG", "ENSD", "Noise", "Created Date", *_NUMBERS),
     *("Denoising strength", "Hires upscale", "Hires resize", "Hires steps", "Hires upscaler", "Hires schedule steps"),
     *("Variation seed", "Variation seed strength", "Refiner", "Refiner switch at", "Distilled CFG Scale"),
-    *("Token merging ratio", "Step cache"),
+    *("Refiner switch by sampling steps", "Hires refiner", "Token merging ratio", "Step cache"),
 }
 _WHY = {
     "VAE": "open the model with it: --vae FILE",
@@ -124,20 +120,13 @@ def _more(request: Resolved) -> dict[str, object]:
         "RNG": generator,
         "Noise": None if _RNG_OF_OURS.get(generator or "") == request.noise else request.noise,
         "Mask blur": None if request.mask is None else request.mask_blur,
-        "Hires upscale": None if hires is None else hires.scale,
-        "Hires steps": None if hires is None else kept_steps(hires.steps or request.steps, hires.strength),
-        "Hires upscaler": None if hires is None else _upscaler(hires),
-        "Hires schedule steps": None if hires is None else hires.steps,
+        **({} if hires is None else write_hires(request, hires)),
         "Refiner": None if refiner is None else refiner.model,
         "Refiner switch at": None if refiner is None else refiner.at,
+        "Refiner switch by sampling steps": None if refiner is None else True,
         "Token merging ratio": None if speed is None else speed.merge or None,
         "Step cache": f"{tell(speed.cache)} {speed.outer}" if speed is not None and speed.cache else None,
     }
-
-
-def _upscaler(hires: Hires) -> str:
-    """What A1111 calls a way to enlarge: its own by their names, networks by that of their file."""
-    return UPSCALERS[hires.by] if hires.upscaler is None else Path(hires.upscaler).stem
 
 
 _RNG_OF_OURS = {"CPU": "cpu", "NV": "a1111-nv"}  # what RNG means in what we wrote, unless Noise says another
@@ -275,10 +264,11 @@ def _read_rest(settings: Settings, told: Mapping[str, str]) -> None:
     if "Variation seed" in told and "Variation seed strength" in told:
         amount = float(told["Variation seed strength"])
         settings.fields["variation"] = {"seed": int(told["Variation seed"]), "amount": amount}
-    _read_hires(settings, told)
+    read_hires(settings, told)
     if "Refiner" in told:
         model = re.sub(r" \[[0-9a-f]+\]$", "", told["Refiner"])
         settings.fields["refiner"] = {"model": model, "at": float(told.get("Refiner switch at", 0.8))}
+        _leave_refiner(settings, told)
     for kind, key in (("lora", "Lora hashes"), ("embedding", "TI hashes")):
         for name, digest in _pairs(told.get(key, "")):
             settings.hashes[f"{kind} {name}"] = digest
@@ -287,6 +277,21 @@ def _read_rest(settings: Settings, told: Mapping[str, str]) -> None:
     for key, value in told.items():
         if key not in _SILENT and not (key == "Mask blur" and "mask_blur" in settings.fields):
             settings.leave(key, value, _FOLLOWS if key.startswith("ControlNet") else _WHY.get(key, NOT_HERE))
+
+
+def _leave_refiner(settings: Settings, told: Mapping[str, str]) -> None:
+    """Say where A1111's refiner begins elsewhere than at that share of the steps of both passes."""
+    if settings.program == "Maquette":
+        return
+    version = re.search(r"v(\d{1,4})\.(\d{1,4})", settings.version)
+    by_time = version is not None and (int(version[1]), int(version[2])) >= (1, 8)
+    if by_time and told.get("Refiner switch by sampling steps") != "True":
+        settings.leave(
+            "Refiner switch at", told.get("Refiner switch at", 0.8), "there it is a share of the noise's time"
+        )
+    if ("Hires upscale" in told or "Hires resize" in told) and told.get("Hires refiner") != "both passes":
+        only = told.get("Hires refiner", "second pass")
+        settings.leave("Hires refiner", only, "here it works in both passes")
 
 
 def _pairs(told: str) -> list[tuple[str, str]]:
@@ -303,7 +308,9 @@ def _read_sampler(settings: Settings, told: Mapping[str, str]) -> None:
     if schedule is None and last in A1111_SCHEDULES and label not in A1111_SAMPLERS:
         label, schedule = first, last
     meaning = settings.translate("sampler", "Sampler", label, A1111_SAMPLERS) or Meaning(None)
-    if schedule == "Automatic":
+    if meaning.schedule is not None and not settings.version.startswith("f"):  # Forge's obey what is chosen
+        settings.fields["schedule"] = meaning.schedule
+    elif schedule == "Automatic":
         settings.fields["schedule"] = meaning.automatic or meaning.schedule or "linspace"
     elif schedule is not None:
         settings.translate("schedule", "Schedule type", schedule, A1111_SCHEDULES)
@@ -312,40 +319,6 @@ def _read_sampler(settings: Settings, told: Mapping[str, str]) -> None:
     twice = meaning.ours is not None and SAMPLERS[meaning.ours].evaluations > 1
     if twice and any(counts_steps(settings.fields[name]) for name in ("prompt", "negative")):
         settings.leave("Sampler", label, _TWICE)
-
-
-def _read_hires(settings: Settings, told: Mapping[str, str]) -> None:
-    """The second pass; a strength without one belongs to a picture that was begun with."""
-    strength = told.get("Denoising strength")
-    if "Hires upscale" not in told and "Hires resize" not in told:
-        if strength is not None:
-            settings.leave("Denoising strength", strength, BEGAN_WITH_PICTURE)
-        return
-    scale = _grown(settings, told["Hires resize"]) if "Hires resize" in told else float(told["Hires upscale"])
-    if scale is None:
-        settings.leave("Hires resize", told["Hires resize"], "it is no size of the same shape; there is no second pass")
-        return
-    upscaler = told.get("Hires upscaler", "Latent")
-    by = "latent" if upscaler.startswith("Latent") else "pixel"
-    walked = int(told.get("Hires steps", 0)) or settings.fields.get("steps", 0)
-    passed = second_pass(walked, float(strength or 0.7))
-    if settings.program == "Maquette":
-        whole = {"steps": int(told["Hires schedule steps"])} if "Hires schedule steps" in told else {}
-        passed = {"strength": float(strength or 0.7), **whole}
-    settings.fields["hires"] = {"scale": scale, "by": by, **passed}
-    if upscaler not in UPSCALERS.values():
-        settings.leave("Hires upscaler", upscaler, f"another way to enlarge the {by}s is taken")
-
-
-def _grown(settings: Settings, size: str) -> float | None:
-    """By how much both sides grow to a size, one of whose sides may be 0: whatever the other asks; None if unlike."""
-    told = re.fullmatch(r"(\d{1,6})x(\d{1,6})", size)
-    before = [settings.fields.get(name, 0) for name in ("width", "height")]
-    if told is None or min(before) <= 0:
-        return None
-    asked = [(int(side), old) for side, old in zip(told.groups(), before, strict=True) if int(side)]
-    scale = asked[0][0] / asked[0][1] if asked else 0.0
-    return scale if asked and all(abs(old * scale - side) < SIZE_MULTIPLE for side, old in asked) else None
 
 
 def _quote(value: object) -> str:

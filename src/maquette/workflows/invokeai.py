@@ -18,6 +18,7 @@ from maquette.workflows.foreign import BEGAN_WITH_PICTURE, NOT_HERE, Settings, n
 from maquette.workflows.peer_names import INVOKEAI_SAMPLERS, KARRAS_BELOW, Meaning
 from maquette.workflows.peer_words import STRONGER, leave_triggers, read_plain
 
+SDXL = {"sdxl", "sdxl-refiner"}
 NOT_FLOW = {"sd-1", "sd-2", "sdxl", "sdxl-refiner", ""}  # the bases whose schedules are over training steps
 _SILENT = {
     *("generation_mode", "positive_prompt", "negative_prompt", "width", "height", "seed", "cfg_scale", "steps"),
@@ -43,8 +44,16 @@ def read_metadata(text: str) -> Settings:
     _read_words(settings, told.get("positive_prompt"), told.get("negative_prompt"))
     _read_model(settings, _name(model), model.get("hash"))
     _read_sampler(settings, told.get("scheduler"))
-    if model.get("base", model.get("base_model", "")) not in NOT_FLOW:
+    base = model.get("base", model.get("base_model", ""))
+    if base not in NOT_FLOW:
         settings.fields["schedule"] = "flow"
+    if base in SDXL:
+        _space_as_sdxl(settings)
+    if base == "flux" and (guidance := number(told.get("guidance"))) is not None:
+        if (true := settings.fields.get("guidance", 1.0)) > 1.0:
+            settings.fields["true_guidance"] = true
+        settings.fields["guidance"] = float(guidance)
+        told = {name: value for name, value in told.items() if name != "guidance"}
     _take(settings, told, ("clip_skip",), int)
     if "clip_skip" in settings.fields:
         settings.fields["clip_skip"] += 1  # A1111, and we, count from 1
@@ -54,6 +63,17 @@ def read_metadata(text: str) -> Settings:
         settings.fields["refiner"] = {"model": name, "at": told.get("refiner_start", 0.8)}
     _leave_rest(settings, told)
     return settings
+
+
+def _space_as_sdxl(settings: Settings) -> None:
+    """SDXL's own files say how its levels are spaced, and InvokeAI obeys them."""
+    schedule = settings.fields.get("schedule")
+    if schedule == "linspace":
+        settings.fields["schedule"] = "leading"
+    elif schedule == "karras":
+        settings.leave(
+            "scheduler", schedule, "there Karras's levels begin at the first of SDXL's own spacing, a lower one"
+        )
 
 
 def _name(model: object) -> object:

@@ -2,6 +2,7 @@
 
 import torch
 
+from maquette.diffusion.schedules import kept_steps
 from maquette.engine.attention_maps import AttentionMaps
 from maquette.engine.model import Model
 from maquette.workflows.begun import begun_with
@@ -32,15 +33,15 @@ def passes(request: Request) -> list[Pass]:
 
 def count_steps(request: Resolved) -> int:
     """How many steps are walked for each batch of a request; things that a finder will find are not counted."""
-    strengths: list[tuple[Pass, float]] = [
-        (txt2img, 1.0),
-        (inpaint, request.strength or 0.0),
-        (img2img, request.strength or 0.0),
-        (hires, 0.0 if request.hires is None else request.hires.strength),
-        (detail, 0.0 if request.detail is None else request.detail.strength * len(request.detail.boxes)),
-    ]
-    wanted = passes(request)
-    return sum(max(round(strength * request.steps), 1) for work, strength in strengths if work in wanted)
+    repainted, larger, details = request.strength or 0.0, request.hires, request.detail
+    counts: dict[Pass, int] = {
+        txt2img: request.steps,
+        inpaint: kept_steps(request.steps, repainted),
+        img2img: kept_steps(request.steps, repainted),
+        hires: 0 if larger is None else kept_steps(larger.steps or request.steps, larger.strength),
+        detail: 0 if details is None else kept_steps(request.steps, details.strength) * len(details.boxes),
+    }
+    return sum(counts[work] for work in passes(request))
 
 
 def with_pictures(request: Resolved) -> Resolved:

@@ -29,6 +29,7 @@ ADAPTIVE = "a sampler that chooses its own steps is not here"
 NO_SAMPLER = "this method is not here"
 BH1 = "there it is UniPC of order 3; here of order 2"
 UNEVEN = "there are more levels than steps where the steps do not divide 1000; here as many as steps"
+ENDS = "there the last step ends at the first training step, and a step is left out or added where 1000 is not divided"
 OWN_LEVELS = "its own 50 levels are not here; taken at those of the schedule"
 WHOLE = "there each level is rounded to a whole training step"
 DEIS = "there it interpolates in another coordinate"
@@ -49,13 +50,13 @@ A1111_SAMPLERS = {
     "DPM fast": Meaning(None, NO_SAMPLER),
     "DPM adaptive": Meaning(None, ADAPTIVE),
     "Restart": Meaning(None, NO_SAMPLER, automatic="karras"),
-    "DDIM": Meaning("ddim", schedule="leading"),
+    "DDIM": Meaning("ddim", ENDS, schedule="leading"),
     "DDIM CFG++": Meaning(None, CFG_PP, schedule="leading"),
-    "PLMS": Meaning("plms", schedule="leading"),
-    "UniPC": Meaning("unipc", BH1, schedule="leading"),
+    "PLMS": Meaning("plms", ENDS, schedule="leading"),
+    "UniPC": Meaning("unipc", BH1, schedule="sgm_uniform"),
     "LCM": Meaning("lcm", OWN_LEVELS),
 }
-"""A1111's labels; older versions append the schedule, as in "DPM++ 2M Karras"."""
+"""A1111's labels; older versions append the schedule, as in "DPM++ 2M Karras". With a `schedule` it has no other."""
 
 A1111_SCHEDULES = {
     "Uniform": Meaning("linspace"),

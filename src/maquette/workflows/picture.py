@@ -24,7 +24,7 @@ from maquette.families.family import Family
 from maquette.weights.atomic_file import replacing
 from maquette.workflows.comfyui import read_graph
 from maquette.workflows.exif import read_exif
-from maquette.workflows.foreign import MAX_TEXT, Settings, count_layer, fitted
+from maquette.workflows.foreign import MAX_TEXT, Settings, fitted, suited
 from maquette.workflows.infotext import read_infotext, write_infotext
 from maquette.workflows.invokeai import read_dream, read_metadata, read_sd_metadata
 from maquette.workflows.request import MAX_COUNT, Request, Resolved
@@ -117,7 +117,7 @@ def read_request(path: Path, family: Family | None = None) -> Request:
     """
     settings = read_settings(path)
     request = Request.read(settings.told)
-    return request if family is None else count_layer(request, settings, family)
+    return request if family is None else suited(request, settings, family)
 
 
 def _read_ours(text: str) -> Settings:

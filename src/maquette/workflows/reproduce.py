@@ -66,7 +66,7 @@ def request_of(
     """The request to paint one picture again, and those it was drawn together with; `other` fields replace its own.
 
     LoRAs and a refiner that another program names and that are not found are left in the settings. Its layer of the
-    text encoder is counted as SD 1 does, until the family is known (`foreign.count_layer`).
+    text encoder is counted as SD 1 does, until the family is known (`foreign.suited`).
 
     Raises:
         MaquetteError: a setting is none that can be painted with, or could run code and is not `trusted`.

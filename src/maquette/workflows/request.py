@@ -158,8 +158,10 @@ class Request(Part):
         width, height = (round((side or 0) * scale) for side in (self.width, self.height))
         if width * height > MAX_PIXELS:
             raise ValueError(f"{width}x{height} is too large: the limit is {MAX_PIXELS / 2**20:g} megapixels")
-        if (self.seed or 0) + self.count - 1 > MAX_SEED:
-            raise ValueError(f"seed {self.seed} leaves no seeds for {self.count} pictures: the last is {MAX_SEED}")
+        other = None if self.variation is None else self.variation.seed
+        for name, seed in (("seed", self.seed), ("variation.seed", other)):
+            if (seed or 0) + self.count - 1 > MAX_SEED:
+                raise ValueError(f"{name} {seed} leaves no seeds for {self.count} pictures: the last is {MAX_SEED}")
         for name in ("mask", "extend", "strength"):
             if getattr(self, name) is not None and self.image is None:
                 raise ValueError(f"{name} needs an image")
