@@ -94,8 +94,9 @@ def test_a_difference_from_a_unet_is_no_controlnet(model: Model, tmp_path: Path)
         ("difference", "control_model."),
         ("control_model.difference", "control_model."),
         ("difference", ""),
+        ("lora_controlnet", ""),
     ):
         view = prefixed(named(kinds.CONTROLNET, CONTROLNET, "original"), prefix)
         write_safetensors(tmp_path / "diff.safetensors", union([view, InMemory({name: torch.zeros(1)})]))
-        with pytest.raises(MaquetteError, match="a ControlNet's difference from a U-Net, which is not supported"):
+        with pytest.raises(MaquetteError, match=r"holds a (Control-LoRA|.*difference from a U-Net), which is not supp"):
             open_control(tmp_path / "diff.safetensors", model)

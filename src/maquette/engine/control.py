@@ -206,10 +206,11 @@ def open_control(
 
 def _check_whole(path: Path, variant: str | None) -> None:
     """Refuse what holds differences from a U-Net in place of weights, which a tensor of that name says."""
-    if any(name in open_weights(path, variant) for name in ("difference", "control_model.difference")):
-        raise MaquetteError(
-            f"{path}: holds a ControlNet's difference from a U-Net, which is not supported; give the whole ControlNet"
-        )
+    weights = open_weights(path, variant)
+    marks = {"difference": "a ControlNet's difference from a U-Net", "lora_controlnet": "a Control-LoRA"}
+    for mark, what in marks.items():
+        if mark in weights or f"control_model.{mark}" in weights:
+            raise MaquetteError(f"{path}: holds {what}, which is not supported; give the whole ControlNet")
 
 
 def _pooled_by_name(part: Part) -> Part:

@@ -24,6 +24,7 @@ from maquette.engine.scheduler import scheduler_config
 from maquette.engine.tokens import find_tokenizer, tokenizer_folder
 from maquette.errors import MaquetteError
 from maquette.families.family import Family, Reading
+from maquette.families.known import FAMILIES
 from maquette.models import vq_config
 from maquette.models.unet import UNetSpec
 from maquette.models.vae_config import VAEConfig, to_config
@@ -36,6 +37,7 @@ LAYOUTS = ("original", "diffusers")
 NETWORK_FILE, ENCODER_FILE = "diffusion_pytorch_model.safetensors", "model.safetensors"
 VERSION = "0.30.0"  # of the layout, as diffusers counts
 TRANSFORMERS = "transformers"
+REFINING = "StableDiffusionXLImg2ImgPipeline"
 TOKENIZERS = {"clip": "CLIPTokenizer", "t5": "T5TokenizerFast", "bert": "BertTokenizer"}
 LDM_BERT = ["latent_diffusion", "LDMBertModel"]  # diffusers' own class, beside the pipeline
 
@@ -72,6 +74,7 @@ def convert(found: Recognition, out: Path, layout: str, dtype: torch.dtype | Non
     if layout == "original":
         if out.suffix != ".safetensors":
             raise MaquetteError(f"{out}: the original layout is one file; give a name that ends in .safetensors")
+        _check_told(found, family)
         write_safetensors(out, union(_original(found, family, dtype)), _metadata(family))
         return
     try:
@@ -81,6 +84,16 @@ def convert(found: Recognition, out: Path, layout: str, dtype: torch.dtype | Non
             shutil.move(folder, out)
     except OSError as error:
         raise MaquetteError(f"{out}: cannot be written ({error.strerror or error}); choose another folder") from error
+
+
+def _check_told(found: Recognition, family: Family) -> None:
+    """Refuse a model whose noise or latents are not its family's, where no mark in a file says so."""
+    usual, marks = FAMILIES[family.name], _marks(family)
+    noise = (family.process, family.shift_by_size) != (usual.process, usual.shift_by_size)
+    latents = (family.latent.scale, family.latent.shift) != (usual.latent.scale, usual.latent.shift)
+    if (noise and not marks) or (latents and not marks.keys() & {"scale_factor", "edm_mean"}):
+        what = "noise schedule" if noise and not marks else "scale of latents"
+        raise MaquetteError(f"{found.path}: has another {what} than {family.name}, which one file cannot say; keep it")
 
 
 def _piece(found: Recognition, name: str, dtype: torch.dtype | None) -> Piece:
@@ -204,8 +217,10 @@ def _write_folder(
     scheduler = scheduler_config(family.process, family.prediction, by_size=family.shift_by_size)
     write_json(folder / "scheduler/scheduler_config.json", scheduler)
     index["scheduler"] = ["diffusers", scheduler["_class_name"]]
-    if family.zero_empty_negative:
-        index["force_zeros_for_empty_prompt"] = True
+    if family.pipeline.startswith("StableDiffusionXL"):  # diffusers would take what is not said for true, and for false
+        index["force_zeros_for_empty_prompt"] = family.zero_empty_negative
+    if family.pipeline == REFINING:
+        index["requires_aesthetics_score"] = True
     write_json(folder / INDEX, index)
 
 

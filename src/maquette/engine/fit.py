@@ -29,6 +29,14 @@ def check_fit(found: Recognition) -> None:
     Raises:
         MaquetteError: two parts do not fit, with the widths of both.
     """
+    for reading in found.family.readings if found.family is not None else ():
+        part = found.parts.get(reading.part)
+        needed = reading.pooled == "projected" and reading.pooled_in_files != "pooled"
+        if needed and part is not None and part.spec.projection is None:
+            raise MaquetteError(
+                f"{part.path}: its {part.kind.name} was saved without the projection that {found.title} reads; give "
+                "one with it (CLIPTextModelWithProjection)"
+            )
     spec = found.parts["denoiser"].spec
     t5 = [part.spec for part in found.parts.values() if part.kind.role == "t5"]
     others = [part.spec for part in found.parts.values() if part.kind.role in TEXTS and part.kind.role != "t5"]

@@ -22,8 +22,10 @@ ENCODERS = ("text_encoder", "text_encoder_2", "text_encoder_3", "bert")
 SCHEDULER = "scheduler_config.json"
 
 
-def read_part(path: Path, variant: str | None = None) -> Part:
+def read_part(path: Path, variant: str | None = None, roles: tuple[str, ...] = ()) -> Part:
     """The network of a part's folder, or of one file; by the config beside it, or by its shapes where there is none.
+
+    Of a whole CLIP it is the tower of `roles`, the text's where none are given.
 
     Raises:
         MaquetteError: a file is missing or damaged, or the config is of another network.
@@ -31,11 +33,11 @@ def read_part(path: Path, variant: str | None = None) -> Part:
     config = (path if path.is_dir() else path.parent) / CONFIG
     weights = descaled(open_weights(path, variant))
     if not config.is_file():
-        return make_part(weights, path)
+        return make_part(weights, path, roles)
     options = read_json(config)
-    found, kind = find_dialect(weights), kind_of_config(options)
+    found, kind = find_dialect(weights, roles), kind_of_config(options, roles)
     if found is not None and not path.is_dir() and kind is not found[0]:
-        return make_part(weights, path)  # a config of something else that happens to lie there
+        return make_part(weights, path, roles)  # a config of something else that happens to lie there
     if kind is None:
         raise MaquetteError(
             f"{config}: the network {', '.join(class_names(options)) or 'without a name'} is not supported; known are "

@@ -258,7 +258,7 @@ CLIP_IMAGE = Kind(
     role="image",
     network=CLIPImage,
     dialects=clip_names.IMAGE_DIALECTS,
-    classes=("CLIPVisionModelWithProjection",),
+    classes=("CLIPVisionModelWithProjection", "CLIPModel"),
     from_config=_spec(clip_config.image_from_config),
     to_config=clip_config.image_to_config,
     targets=_no_targets,
@@ -318,10 +318,11 @@ KINDS = (
 )
 
 
-def find_dialect(view: Weights) -> tuple[Kind, Dialect[Any, Any]] | None:
-    """The kind and layout whose marks a view bears."""
-    found = ((kind, dialect) for kind in KINDS for dialect in kind.dialects)
-    return next((pair for pair in found if all(mark in view for mark in pair[1].marks)), None)
+def find_dialect(view: Weights, roles: tuple[str, ...] = ()) -> tuple[Kind, Dialect[Any, Any]] | None:
+    """The kind and layout whose marks a view bears; of a file with both of CLIP's towers, that of `roles`."""
+    pairs = [(kind, dialect) for kind in KINDS for dialect in kind.dialects]
+    found = [pair for pair in pairs if all(mark in view for mark in pair[1].marks)]
+    return next((pair for pair in found if pair[0].role in roles), found[0] if found else None)
 
 
 def class_names(options: Options) -> Iterator[str]:
@@ -331,6 +332,7 @@ def class_names(options: Options) -> Iterator[str]:
     return (name for name in names if isinstance(name, str))
 
 
-def kind_of_config(options: Options) -> Kind | None:
-    """The kind that a `config.json` speaks of."""
-    return next((kind for name in class_names(options) for kind in KINDS if name in kind.classes), None)
+def kind_of_config(options: Options, roles: tuple[str, ...] = ()) -> Kind | None:
+    """The kind that a `config.json` speaks of; of a class that has several, that of `roles`."""
+    found = [kind for name in class_names(options) for kind in KINDS if name in kind.classes]
+    return next((kind for kind in found if kind.role in roles), found[0] if found else None)

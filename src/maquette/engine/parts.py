@@ -24,6 +24,7 @@ PREFIXES = (
     "first_stage_model.",
     "vae.",
     "cond_stage_model.transformer.",
+    "cond_stage_model.1.transformer.",  # stable-diffusion.cpp's second tower
     "cond_stage_model.model.",
     "cond_stage_model.",
     "conditioner.embedders.0.transformer.",
@@ -147,8 +148,8 @@ class Split(NamedTuple):
     """What stood before the names of each part."""
 
 
-def split(weights: Weights, path: Path, *, averaged: bool = False) -> Split:
-    """Divide a file into its networks.
+def split(weights: Weights, path: Path, *, averaged: bool = False, roles: tuple[str, ...] = ()) -> Split:
+    """Divide a file into its networks; of a whole CLIP the tower of `roles` is taken, or the text's.
 
     `averaged` takes the moving average of the weights where a training checkpoint holds both.
 
@@ -162,22 +163,22 @@ def split(weights: Weights, path: Path, *, averaged: bool = False) -> Split:
     for prefix in PREFIXES:
         view = select(weights, prefix)
         if len(view) and find_dialect(view) is not None:
-            parts.append(make_part(view, path))
+            parts.append(make_part(view, path, roles))
             prefixes.append(prefix)
             owned.update(prefix + name for name in view)
     rest = [name for name in weights if name not in owned]
     left = account(rest, (), IGNORED).surplus
     bare = Chosen(weights, {name: name for name in left})
     if left and find_dialect(bare) is not None:
-        parts.append(make_part(bare, path))
+        parts.append(make_part(bare, path, roles))
         prefixes.append("")
         left = []
     return Split(tuple(parts), tuple(left), tuple(prefixes))
 
 
-def make_part(view: Weights, path: Path) -> Part:
-    """The network that a view is, its spec read off the shapes."""
-    found = find_dialect(view)
+def make_part(view: Weights, path: Path, roles: tuple[str, ...] = ()) -> Part:
+    """The network that a view is, its spec read off the shapes; `roles` as `split` has them."""
+    found = find_dialect(view, roles)
     if found is None:
         raise MaquetteError(
             f"{describe(view)}: in none of the known layouts (first tensor: {next(iter(view), None)!r:.80}); "

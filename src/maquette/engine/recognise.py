@@ -12,13 +12,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from maquette.diffusion.prediction import PREDICTIONS, V
+from maquette.diffusion.prediction import EPSILON, PREDICTIONS, V
 from maquette.diffusion.process import EDM, Discrete
 from maquette.engine.folder import FAMILY_KEY, INDEX, find_scheduler, read_part, read_parts
 from maquette.engine.hints import SPELLINGS, Hints, hints, prediction_by_spread
 from maquette.engine.kinds import TEXTS
 from maquette.engine.parts import Part, split
-from maquette.engine.scheduler import is_edm, read_edm, read_flow, read_scheduler
+from maquette.engine.scheduler import ZERO_SNR, is_edm, read_edm, read_flow, read_scheduler
 from maquette.engine.widen import Widened, widened
 from maquette.errors import MaquetteError
 from maquette.families.family import Family, Latent
@@ -177,7 +177,12 @@ def _with_scheduler(family: Family, options: Mapping[str, Any], where: str, wish
         process, by_size = read_flow(options, where, family.process)
         return replace(family, process=process, shift_by_size=by_size)
     discrete, prediction = read_scheduler(options, where)
-    return replace(family, process=discrete, prediction=prediction if wishes.prediction is None else family.prediction)
+    prediction = prediction if wishes.prediction is None else family.prediction
+    if prediction is EPSILON and discrete.at(discrete.start).alpha == 0.0:
+        plain = {name: value for name, value in options.items() if name != ZERO_SNR}
+        warnings.warn(f"{where}: {ZERO_SNR} needs v, and the network predicts epsilon: not used", stacklevel=5)
+        discrete, _ = read_scheduler(plain, where)
+    return replace(family, process=discrete, prediction=prediction)
 
 
 def _with_size(family: Family, path: Path, parts: Mapping[str, Part]) -> Family:
@@ -235,9 +240,9 @@ def part_of(path: Path, roles: tuple[str, ...], what: str, variant: str | None =
         MaquetteError: there is none, or more than one.
     """
     if path.is_dir() or (path.parent / "config.json").is_file():
-        found: Sequence[Part] = (read_part(path, variant),)
+        found: Sequence[Part] = (read_part(path, variant, roles),)
     else:
-        found = split(open_weights(path, variant), path).parts
+        found = split(open_weights(path, variant), path, roles=roles).parts
     fitting = [part for part in found if part.kind.role in roles]
     if len(fitting) != 1:
         raise MaquetteError(f"{path}: holds {len(fitting)} networks that could be {what}; give a file with one")

@@ -14,6 +14,7 @@ BETAS = {
 }
 LATENT_DIFFUSION = ((0.0015, 0.0195), (0.0015, 0.0155))  # first and last betas before Stable Diffusion
 MOST_STEPS = 100_000
+ZERO_SNR = "rescale_betas_zero_snr"
 FLOW = "FlowMatchEulerDiscreteScheduler"
 PREDICTIONS: dict[str, Prediction] = {"epsilon": EPSILON, "sample": SAMPLE, "v_prediction": V}
 
@@ -29,7 +30,7 @@ def read_scheduler(options: Mapping[str, Any], where: str) -> tuple[Discrete, Pr
     betas = str(config.get("beta_schedule", "linear"))
     prediction = str(config.get("prediction_type", "epsilon"))
     steps = config.integer("num_train_timesteps", 1000)
-    zero_snr = config.flag("rescale_betas_zero_snr", False)
+    zero_snr = config.flag(ZERO_SNR, False)
     for name, value, known in (
         ("beta_schedule", betas, (*BETAS, "squaredcos_cap_v2")),
         ("prediction_type", prediction, PREDICTIONS),
@@ -90,7 +91,7 @@ def ddim_config(prediction: Prediction, *, zero_terminal_snr: bool) -> dict[str,
         "beta_schedule": "scaled_linear",
         "num_train_timesteps": 1000,
         "prediction_type": name,
-        "rescale_betas_zero_snr": zero_terminal_snr,
+        ZERO_SNR: zero_terminal_snr,
         "timestep_spacing": "trailing" if zero_terminal_snr else "leading",
         "steps_offset": 1,  # read where the spacing is "leading" alone; diffusers warns of any other number
         "clip_sample": False,

@@ -47,11 +47,16 @@ def is_refiner(spec: UNetSpec) -> bool:
     return spec.vector == (spec.context or 0) + 5 * NUMBER_WIDTH and not any(spec.down[-1])
 
 
+UNCLIP = {(1024, 2048), (1024, 1536)}
+"""Context and vector of stable unCLIP, SD 2.1 told of an image, which is not supported."""
+
+
 def matches_sdxl(spec: Any, channels: int, *, refiner: bool = False, guidance: int | None = None) -> bool:
     """A U-Net with a vector, and with `guidance` where it was distilled for it."""
     return (
         isinstance(spec, UNetSpec)
         and spec.vector is not None
+        and (spec.context, spec.vector) not in UNCLIP
         and (spec.in_channels, spec.guidance) == (channels, guidance)
         and is_refiner(spec) is refiner
     )

@@ -11,7 +11,7 @@ from maquette.models.joint_names import (
     swapped,
 )
 from maquette.models.mmdit import MMDiTBody, MMDiTSpec
-from maquette.weights.dialect import Dialect, Names, Source, Table, counted, layers, recognise, size
+from maquette.weights.dialect import BATCHED, Dialect, Names, Source, Table, counted, layers, recognise, size
 from maquette.weights.view import Weights, describe
 
 HEAD_WIDTH = 64  # in every published network; told by the shapes only where queries and keys are normed
@@ -43,7 +43,7 @@ STREAM_ORIGINAL: Names = {
 
 def original(network: MMDiTBody) -> Table:
     """The sources of the network's tensors in the original layout."""
-    table = {"positions": Source(("pos_embed",)), **layers(network, "", "", OUTER_ORIGINAL)}
+    table = {"positions": Source(("pos_embed",), BATCHED), **layers(network, "", "", OUTER_ORIGINAL)}
     for index, block in enumerate(network.blocks):
         for ours, theirs in (("text", "context_block"), ("image", "x_block")):
             stream = block.get_submodule(ours)
@@ -99,7 +99,7 @@ PLACES_DIFFUSERS = Places(
 
 
 def _spec(view: Weights, at: Places) -> MMDiTSpec:
-    width, patch, rows = size(view, at.patch, 0), size(view, at.patch, 2), size(view, at.positions, 1)
+    width, patch, rows = size(view, at.patch, 0), size(view, at.patch, 2), size(view, at.positions, -2)
     qk_norm, grid = at.query_norm in view, math.isqrt(rows)
     head_width = size(view, at.query_norm, 0) if qk_norm else HEAD_WIDTH
     if width % head_width or grid**2 != rows:

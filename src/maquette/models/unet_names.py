@@ -300,6 +300,8 @@ def _spec(
     first_vector, guidance = (f"{outer[name]}.weight" for name in ("vector_embed.up", "guidance_embed"))
     cross = next((name for name in view if name.endswith(".attn2.to_k.weight")), None)
     in_channels, linear = size(view, f"{outer['conv_in']}.weight", 1), _has_linear_projection(view)
+    # stable-diffusion.cpp writes linear projections as convolutions; SD 2's context and SDXL's vector tell.
+    linear = linear or (cross is not None and (size(view, cross, 1) == SD2_CONTEXT or first_vector in view))
     conv_out = f"{outer['conv_out']}.weight"  # half a U-Net has none
     # SD 1.x has 8 heads everywhere and convolutions for proj_in; heads of 64 came together with linear layers. Of the
     # public exceptions the x4 upscaler takes 7 channels, and those without a context have heads of 32, or 8 in "adm".
@@ -322,6 +324,9 @@ def _spec(
     spec = next((each for each in HEADS_OF_THEIR_OWN if replace(each, heads=8, head_width=None) == spec), spec)
     _check_divisible(view, spec)
     return spec
+
+
+SD2_CONTEXT = 1024
 
 
 def _check_divisible(view: Weights, spec: UNetSpec) -> None:

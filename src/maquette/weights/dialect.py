@@ -54,6 +54,10 @@ def _with_kernel(tensor: Tensor) -> Tensor:
     return tensor[:, :, None, None]
 
 
+def _batched(tensor: Tensor) -> Tensor:
+    return tensor[None] if tensor.ndim == 2 else tensor
+
+
 def _without_kernel_of_one(tensor: Tensor) -> Tensor:
     return tensor[:, :, 0] if tensor.ndim == 3 and tensor.shape[2] == 1 else tensor
 
@@ -67,6 +71,8 @@ TRANSPOSED = Change(_transpose, _transpose)
 SWAPPED = Change(_swap, _swap)  # the halves of the rows exchanged
 LINEAR = Change(_without_kernel, _same)  # theirs (out, in); files with the kernel, (out, in, 1, 1), are read too
 CONV_1X1 = Change(_without_kernel, _with_kernel)  # theirs (out, in, 1, 1); files without the kernel are read too
+
+BATCHED = Change(_batched, _same)  # theirs (1, rows, width); files without the one, as GGUF has it, are read too
 
 CONV_1 = Change(_without_kernel_of_one, _with_kernel_of_one)  # the same along one axis, (out, in, 1)
 
@@ -329,7 +335,7 @@ def size(view: Weights, name: str, axis: int) -> int:
     Raises:
         MaquetteError: the tensor is missing or has too few dimensions.
     """
-    if name not in view or len(view.shape(name)) <= axis:
+    if name not in view or not -len(view.shape(name)) <= axis < len(view.shape(name)):
         found = f"is of shape {view.shape(name)}" if name in view else "is missing"
         raise MaquetteError(f"{describe(view)}: tensor {name!r} {found}; the file is damaged or of another kind")
     return view.shape(name)[axis]

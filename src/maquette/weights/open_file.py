@@ -19,6 +19,8 @@ MAX_SHARDS = 1000
 _SHARD = re.compile(r"-\d{5}-of-\d{5}\.")
 _ENDINGS = (".safetensors", ".bin")  # in order of preference
 
+_USUAL = {"diffusion_pytorch_model", "model", "pytorch_model", "adapter_model"}  # what others read of several
+
 # How a file of no use starts, what it is, and what to do about it.
 _MISTAKES = (
     (b"version https://git-lfs", "is a Git LFS pointer, not the file itself", "run `git lfs pull`"),
@@ -142,8 +144,9 @@ def _choose(folder: Path, variant: str | None) -> Path:
         variants = set(found.values())
         wanted = variant or ("" if "" in variants or len(variants) != 1 else variants.pop())
         chosen = [name for name, its in found.items() if its == wanted]
-        if len(chosen) == 1:
-            return folder / chosen[0]
+        usual = [name for name in chosen if name.split(".")[0] in _USUAL] if len(chosen) > 1 else chosen
+        if len(usual) == 1:
+            return folder / usual[0]
         if found:
             raise MaquetteError(f"{folder}: holds {', '.join(map(quoted, found))}; say which of them to open")
     raise MaquetteError(f"{folder}: holds no weights (*.safetensors, *.bin); give the file or one part of the model")
