@@ -93,7 +93,9 @@ def _check_told(found: Recognition, family: Family) -> None:
     latents = (family.latent.scale, family.latent.shift) != (usual.latent.scale, usual.latent.shift)
     if (noise and not marks) or (latents and not marks.keys() & {"scale_factor", "edm_mean"}):
         what = "noise schedule" if noise and not marks else "scale of latents"
-        raise MaquetteError(f"{found.path}: has another {what} than {family.name}, which one file cannot say; keep the folder")
+        raise MaquetteError(
+            f"{found.path}: has another {what} than {family.name}, which one file cannot say; keep it as a folder"
+        )
 
 
 def _piece(found: Recognition, name: str, dtype: torch.dtype | None) -> Piece:
