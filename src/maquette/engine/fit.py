@@ -27,16 +27,9 @@ def check_fit(found: Recognition) -> None:
     """Refuse parts of different models.
 
     Raises:
-        MaquetteError: two parts do not fit, with the widths of both.
+        MaquetteError: two parts do not fit, with the widths of both; or one lacks what the model reads of it.
     """
-    for reading in found.family.readings if found.family is not None else ():
-        part = found.parts.get(reading.part)
-        needed = reading.pooled == "projected" and reading.pooled_in_files != "pooled"
-        if needed and part is not None and part.spec.projection is None:
-            raise MaquetteError(
-                f"{part.path}: its {part.kind.name} was saved without the projection that {found.title} reads; give "
-                "one with it (CLIPTextModelWithProjection)"
-            )
+    _check_projections(found)
     spec = found.parts["denoiser"].spec
     t5 = [part.spec for part in found.parts.values() if part.kind.role == "t5"]
     others = [part.spec for part in found.parts.values() if part.kind.role in TEXTS and part.kind.role != "t5"]
@@ -45,6 +38,18 @@ def check_fit(found: Recognition) -> None:
         if wanted != given:
             raise MaquetteError(
                 f"{found.path}: the {what} of its parts differ ({wanted} and {given}); use parts of one model"
+            )
+
+
+def _check_projections(found: Recognition) -> None:
+    """Refuse a tower that was saved without the projection that is read."""
+    for reading in found.family.readings if found.family is not None else ():
+        part = found.parts.get(reading.part)
+        needed = reading.pooled == "projected" and reading.pooled_in_files != "pooled"
+        if needed and part is not None and part.spec.projection is None:
+            raise MaquetteError(
+                f"{part.path}: its {part.kind.name} was saved without the projection that {found.title} reads; give "
+                "one with it (CLIPTextModelWithProjection)"
             )
 
 

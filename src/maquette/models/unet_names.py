@@ -195,6 +195,7 @@ def lora_targets(network: UNet) -> list[Target]:
     return targets(network, tables, roots=("unet", "diffusion_model", ""), kohya=("lora_unet", "lycoris"))
 
 
+SD2_CONTEXT = published.SD2_UNET.context
 # Published networks whose heads are not as in others of their kind.
 HEADS_OF_THEIR_OWN = (published.LDM_IMAGENET_F4_UNET, published.LDM_IMAGENET_F8_UNET)
 
@@ -299,9 +300,9 @@ def _spec(
         )
     first_vector, guidance = (f"{outer[name]}.weight" for name in ("vector_embed.up", "guidance_embed"))
     cross = next((name for name in view if name.endswith(".attn2.to_k.weight")), None)
-    in_channels, linear = size(view, f"{outer['conv_in']}.weight", 1), _has_linear_projection(view)
-    # stable-diffusion.cpp writes linear projections as convolutions; SD 2's context and SDXL's vector tell.
-    linear = linear or (cross is not None and (size(view, cross, 1) == SD2_CONTEXT or first_vector in view))
+    in_channels = size(view, f"{outer['conv_in']}.weight", 1)
+    context, vector = (size(view, name, 1) if name in view else None for name in (cross or "", first_vector))
+    linear = _has_linear_projection(view, context, vector)
     conv_out = f"{outer['conv_out']}.weight"  # half a U-Net has none
     # SD 1.x has 8 heads everywhere and convolutions for proj_in; heads of 64 came together with linear layers. Of the
     # public exceptions the x4 upscaler takes 7 channels, and those without a context have heads of 32, or 8 in "adm".
@@ -313,10 +314,10 @@ def _spec(
         down=tuple(level.depths for level in down),
         middle=middle,
         up=tuple(level.depths for level in up),
-        context=size(view, cross, 1) if cross else None,
+        context=context,
         heads=8 if eight_heads else None,
         head_width=None if eight_heads else 64 if cross else 32,
-        vector=size(view, first_vector, 1) if first_vector in view else None,
+        vector=vector,
         guidance=size(view, guidance, 1) if guidance in view else None,
         linear_projection=linear,
         details="adm" if adaptive else "ldm",
@@ -324,9 +325,6 @@ def _spec(
     spec = next((each for each in HEADS_OF_THEIR_OWN if replace(each, heads=8, head_width=None) == spec), spec)
     _check_divisible(view, spec)
     return spec
-
-
-SD2_CONTEXT = 1024
 
 
 def _check_divisible(view: Weights, spec: UNetSpec) -> None:
@@ -344,9 +342,11 @@ def _check_divisible(view: Weights, spec: UNetSpec) -> None:
         )
 
 
-def _has_linear_projection(view: Weights) -> bool:
+def _has_linear_projection(view: Weights, context: int | None, vector: int | None) -> bool:
+    """By the shape, but for stable-diffusion.cpp, which writes all as convolutions: SD 2's context, SDXL's vector."""
     projection = next((name for name in view if name.endswith(".proj_in.weight")), None)
-    return projection is not None and len(view.shape(projection)) == 2
+    told = context is not None and (context == SD2_CONTEXT or vector is not None)
+    return projection is not None and (told or len(view.shape(projection)) == 2)
 
 
 def spec_from_weights(view: Weights) -> UNetSpec:

@@ -13,7 +13,7 @@ from maquette.text.script import second_pass
 from maquette.workflows.img2img import img2img
 from maquette.workflows.loop import Painted, develop, sample, shown_size
 from maquette.workflows.region import Box, Size
-from maquette.workflows.request import Resolved, nearest_multiple
+from maquette.workflows.request import Resolved, enlarged_side
 from maquette.workflows.settings import Region
 from maquette.workflows.upscale import enlarge
 
@@ -23,7 +23,7 @@ def enlarged(request: Resolved, multiple: int) -> Resolved:
     assert request.hires is not None
     told = request.hires
     shown = shown_size(request, multiple)
-    width, height = (nearest_multiple(round(side * told.scale), multiple) for side in shown)
+    width, height = (enlarged_side(side, told.scale, multiple) for side in shown)
     changes: dict[str, object] = {"width": width, "height": height, "hires": None, "strength": told.strength}
     steps = told.steps or request.steps
     walked = kept_steps(steps, told.strength)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from maquette.diffusion.schedules import kept_steps
 from maquette.workflows.foreign import BEGAN_WITH_PICTURE, Settings, second_pass
-from maquette.workflows.request import SIZE_MULTIPLE, Resolved, nearest_multiple
+from maquette.workflows.request import SIZE_MULTIPLE, Resolved, enlarged_side
 from maquette.workflows.settings import Hires
 
 UPSCALERS = {"latent": "Latent", "pixel": "Lanczos"}
@@ -32,7 +32,7 @@ def _upscaler(hires: Hires) -> str:
 def _resized(request: Resolved, scale: float) -> str | None:
     """The size of the second pass, where A1111 would make another one of the scale."""
     sides = request.width, request.height
-    ours = [nearest_multiple(round(side * scale), SIZE_MULTIPLE) for side in sides]
+    ours = [enlarged_side(side, scale) for side in sides]
     return None if ours == [_rounded_down(side, scale) for side in sides] else f"{ours[0]}x{ours[1]}"
 
 
@@ -74,7 +74,7 @@ def _landing(settings: Settings, scale: float) -> float:
         [(side + reach) / before for side, before in zip(wanted, sides, strict=True)] for reach in (-half, half)
     )
     for each in (scale, (max(least) + min(most)) / 2):
-        if [nearest_multiple(round(side * each), SIZE_MULTIPLE) for side in sides] == wanted:
+        if [enlarged_side(side, each) for side in sides] == wanted:
             return each
     settings.leave("Hires upscale", scale, f"its sides are {wanted[0]} and {wanted[1]} there")
     return scale

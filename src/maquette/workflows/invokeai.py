@@ -19,7 +19,7 @@ from maquette.workflows.peer_names import INVOKEAI_SAMPLERS, KARRAS_BELOW, Meani
 from maquette.workflows.peer_words import STRONGER, leave_triggers, read_plain
 
 SDXL = {"sdxl", "sdxl-refiner"}
-NOT_FLOW = {"sd-1", "sd-2", "sdxl", "sdxl-refiner", ""}  # the bases whose schedules are over training steps
+NOT_FLOW = {"sd-1", "sd-2", *SDXL, ""}  # the bases whose schedules are over training steps
 _SILENT = {
     *("generation_mode", "positive_prompt", "negative_prompt", "width", "height", "seed", "cfg_scale", "steps"),
     *("scheduler", "clip_skip", "model", "rand_device", "app_version", "loras", "cfg_rescale_multiplier"),

@@ -70,6 +70,11 @@ def nearest_multiple(number: int, multiple: int) -> int:
     return max(round(number / multiple), 1) * multiple
 
 
+def enlarged_side(side: int, scale: float, multiple: int = SIZE_MULTIPLE) -> int:
+    """A side of what a second pass paints."""
+    return nearest_multiple(round(side * scale), multiple)
+
+
 def _known(names: Collection[str]) -> AfterValidator:
     def check(name: str) -> str:
         if name not in names:
