@@ -5,19 +5,16 @@ import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from types import SimpleNamespace
 from xml.etree import ElementTree
 
 import pytest
 import torch
 from oracle import Oracle
+from painter import Painter
 from rich.console import Console
 from torch import Tensor
 
-from maquette.diffusion.conditioning import Conditioning
-from maquette.diffusion.process import Discrete, Level
 from maquette.errors import MaquetteError
-from maquette.families.family import Defaults
 from maquette.training import evaluate, study
 from maquette.training.autoencoder import to_signed
 from maquette.training.evaluate import FIGURES, Report, Setting, Tally, evaluate_drawn, evaluate_first_stage, examples
@@ -30,45 +27,6 @@ QUIET = Console(file=io.StringIO())
 
 
 pytestmark = pytest.mark.usefixtures("drawable")
-
-
-class Painter:
-    """Draws what a caption was made for, and grey for no words; its latents are the pictures themselves."""
-
-    name, whole_hash = "painter", "0123456789"
-    device, dtype = torch.device("cpu"), torch.float32
-    process = Discrete.scaled_linear()
-    family = SimpleNamespace(
-        defaults=Defaults(steps=3, guidance=2.0, sampler="dpmpp_2m", schedule="trailing", width=128, height=128)
-    )
-
-    def __init__(self) -> None:
-        self.scenes = {example.caption: example.scene for example in examples(COUNT)}
-        self.painted = 0
-
-    def chunks(self, *captions: str) -> int:
-        return 1
-
-    def condition(self, captions: Sequence[str], *, chunks: int, negative: bool = False) -> Conditioning:
-        pictures = [
-            to_signed(evaluate.drawn([self.scenes[words]])) if words else torch.zeros(1, 3, 128, 128)
-            for words in captions
-        ]
-        return Conditioning(vector=torch.cat(pictures).flatten(1))
-
-    def denoiser(self, x: Tensor, level: Level, conditioning: Conditioning) -> Tensor:
-        assert conditioning.vector is not None
-        return conditioning.vector.unflatten(1, (3, 128, 128))
-
-    def latent_shape(self, width: int, height: int) -> tuple[int, int, int]:
-        return 3, height, width
-
-    def decode(self, latent: Tensor) -> Tensor:
-        self.painted += len(latent)
-        return latent
-
-    def encode(self, x: Tensor) -> Tensor:
-        return x
 
 
 @pytest.fixture

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from maquette.training.study import Study
 
 OUT = Path("outputs/evaluation")
@@ -15,6 +17,9 @@ def evaluate(
     name: Annotated[str, typer.Argument(metavar="NAME|PATH", help="The model to judge.")] = "mini",
     study: Annotated[
         bool, typer.Option("--study", help="By guidance, and by sampler and steps: hours, resumable.")
+    ] = False,
+    languages: Annotated[
+        bool, typer.Option("--languages", help="Instead: English against Chinese, every scene said in both.")
     ] = False,
     count: Annotated[int, typer.Option(min=4, help="Held-out captions, half English, half Chinese.")] = 400,
     seed: Annotated[int, typer.Option(min=0, help="Chooses the captions and the noise.")] = 2026,
@@ -28,18 +33,29 @@ def evaluate(
 ) -> None:
     """Measure a model: right objects, backgrounds and relations by a judge, and how well pictures are rebuilt."""
     import maquette
+    from maquette.errors import MaquetteError
     from maquette.training.evaluate import Setting
     from maquette.training.judge import judge_hash, load_judge
-    from maquette.training.study import run_study
+    from maquette.training.languages import compare_languages, table
+    from maquette.training.study import Subject, run_study
     from maquette.weights.atomic_file import make_folder
     from maquette.workflows.request import Request
 
     fields = {"guidance": guidance, "sampler": sampler, "steps": steps, "schedule": schedule}
     told = {field: value for field, value in fields.items() if value is not None}
     Request.read(told)  # complains of what cannot be
+    if study and languages:
+        raise MaquetteError("--study and --languages are two measurements: ask for one after the other")
     make_folder(out)  # or of where nothing can
     model, judge = maquette.open(name, device=device, dtype=dtype), load_judge()
-    settings = None if study else [Setting.of(model.family.defaults).model_copy(update=told)]
+    setting = Setting.of(model.family.defaults).model_copy(update=told)
+    if languages:
+        subject = Subject.of(model, judge_hash(), count, seed)
+        compared = compare_languages(model, judge=judge, subject=subject, setting=setting, folder=out)
+        print_table(f"{model.name}: {setting}", table(compared))
+        typer.echo(out / f"{model.name}-languages.md")
+        return
+    settings = None if study else [setting]
     result = run_study(
         model, judge=judge, judge_hash=judge_hash(), folder=out, settings=settings, count=count, seed=seed
     )
@@ -49,19 +65,23 @@ def evaluate(
 
 def show(study: "Study") -> None:
     """Print the tables on the standard output."""
+    from maquette.training.study import by_language, rows
+
+    print_table(f"{study.subject.model}: {study.base}", by_language(study))
+    print_table("by setting, %", rows(study))
+    if study.first_stage is not None:
+        stage = study.first_stage
+        typer.echo(f"first stage: PSNR {stage.psnr:.2f} dB, SSIM {stage.ssim:.4f} over {stage.count} scenes")
+
+
+def print_table(title: str, rows: "Iterator[tuple[str, ...]]") -> None:
+    """Print rows, the first of which is the header; nothing if there are no others."""
     from rich.console import Console
     from rich.table import Table
 
-    from maquette.training.study import by_language, rows
-
-    console = Console()
-    for name, found in ((f"{study.subject.model}: {study.base}", by_language(study)), ("by setting, %", rows(study))):
-        header, *body = found
-        if body:
-            table = Table(*header, title=name)
-            for row in body:
-                table.add_row(*row)
-            console.print(table)
-    if study.first_stage is not None:
-        stage = study.first_stage
-        console.print(f"first stage: PSNR {stage.psnr:.2f} dB, SSIM {stage.ssim:.4f} over {stage.count} scenes")
+    header, *body = rows
+    if body:
+        found = Table(*header, title=title)
+        for row in body:
+            found.add_row(*row)
+        Console().print(found)

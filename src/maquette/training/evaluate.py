@@ -120,17 +120,20 @@ class FirstStageReport(BaseModel):
 
 
 @cache
-def examples(count: int = COUNT, seed: int = SEED) -> tuple[Example, ...]:
-    """The captions to paint: singles and pairs, English and Chinese by turns; the same on every machine."""
+def examples(count: int = COUNT, seed: int = SEED, language: Language | None = None) -> tuple[Example, ...]:
+    """The captions to paint: singles and pairs, English and Chinese by turns; the same on every machine.
+
+    In one `language` alone they are of the same scenes, and as before where that had been its language anyway.
+    """
     if count < 4:
         raise MaquetteError(f"{count} captions are too few to evaluate with: use at least 4")
     single = held_out_scenes((count + 1) // 2, seed, "single")
     pairs = held_out_scenes(count // 2, seed, "relation")
     found = []
     for k in range(count):
-        language = LANGUAGES[k // 2 % 2]
+        spoken = language or LANGUAGES[k // 2 % 2]
         scene = (pairs if k % 2 else single)[k // 2]
-        found.append(Example(scene, caption(scene, np.random.default_rng([seed, k]), language), language))
+        found.append(Example(scene, caption(scene, np.random.default_rng([seed, k]), spoken), spoken))
     return tuple(found)
 
 
@@ -188,19 +191,26 @@ def paint_all(
 
 def grade(pictures: Tensor, wanted: Sequence[Example], judge: Judging, seed: int = SEED) -> Report:
     """Have pictures (n, H, W, 3) in bytes read, and compare with what the examples say."""
+    verdicts, features = judged(pictures, wanted, judge)
+    tallies = {language: dict.fromkeys(FIGURES, Tally()) for language in LANGUAGES}
+    for verdict, example in zip(verdicts, wanted, strict=True):
+        for figure, right in verdict.items():
+            tallies[example.language][figure] += Tally(right=right, of=1)
+    reference = drawn([example.scene for example in examples(len(wanted), seed + OTHER_SEED)])
+    others = torch.cat([read(judge, to_signed(part))[1] for part in reference.split(BATCH)])
+    return Report(tallies=tallies, frechet=frechet_distance(Moments.of(features), Moments.of(others)))
+
+
+def judged(pictures: Tensor, wanted: Sequence[Example], judge: Judging) -> tuple[list[dict[str, bool]], Tensor]:
+    """What is right in each picture (n, H, W, 3) in bytes, by figure, and the judge's features of them (n, width)."""
     readings, features = [], []
     for part in pictures.split(BATCH):
         read_part, features_part = read(judge, to_signed(part))
         readings += read_part
         features.append(features_part)
-    tallies = {language: dict.fromkeys(FIGURES, Tally()) for language in LANGUAGES}
-    for reading, example in zip(readings, wanted, strict=True):
-        for figure, right in _figures(score(reading, example.scene), example.scene).items():
-            tallies[example.language][figure] += Tally(right=right, of=1)
-    reference = drawn([example.scene for example in examples(len(wanted), seed + OTHER_SEED)])
-    others = torch.cat([read(judge, to_signed(part))[1] for part in reference.split(BATCH)])
-    distance = frechet_distance(Moments.of(torch.cat(features)), Moments.of(others))
-    return Report(tallies=tallies, frechet=distance)
+    scenes = [example.scene for example in wanted]
+    verdicts = [_figures(score(reading, scene), scene) for reading, scene in zip(readings, scenes, strict=True)]
+    return verdicts, torch.cat(features)
 
 
 def _figures(scored: Score, scene: Scene) -> dict[str, bool]:

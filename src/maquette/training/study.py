@@ -58,6 +58,18 @@ class Subject(BaseModel):
     count: int
     seed: int
 
+    @classmethod
+    def of(cls, model: Model, judge_hash: str, count: int = COUNT, seed: int = SEED) -> "Subject":
+        """A model, in the precision it was opened in."""
+        return cls(
+            model=model.name,
+            model_hash=model.whole_hash,
+            judge_hash=judge_hash,
+            precision=str(model.dtype).removeprefix("torch."),
+            count=count,
+            seed=seed,
+        )
+
 
 class Study(BaseModel):
     """The reports there are; `cells` by the setting in words."""
@@ -147,16 +159,7 @@ def run_study(
     Without `settings` it is the whole plan. The files are written after every report.
     """
     console = console or Console(stderr=True)
-    base = Setting.of(model.family.defaults)
-    precision = str(model.dtype).removeprefix("torch.")
-    subject = Subject(
-        model=model.name,
-        model_hash=model.whole_hash,
-        judge_hash=judge_hash,
-        precision=precision,
-        count=count,
-        seed=seed,
-    )
+    base, subject = Setting.of(model.family.defaults), Subject.of(model, judge_hash, count, seed)
     study = open_study(folder / f"{model.name}.json", subject, base)
     if study.drawn is None:
         study.drawn = evaluate_drawn(judge, count, seed)
@@ -246,21 +249,22 @@ def summary(study: Study) -> dict[str, str]:
     lines = [f"# Evaluation of {subject.model}", ""]
     painted = f"painted in {subject.precision} with {study.base}"
     lines += [f"{subject.count} held-out captions, seed {subject.seed}, {painted}.", ""]
-    lines += [*_markdown(by_language(study)), ""]
+    lines += [*markdown(by_language(study)), ""]
     if study.first_stage is not None:
         stage = study.first_stage
         lines += [f"First stage over {stage.count} scenes: PSNR {stage.psnr:.2f} dB, SSIM {stage.ssim:.4f}.", ""]
     lines += [
         "Percent right in each setting, and the squared Fréchet distance to drawn scenes in the judge's features:"
     ]
-    lines += ["", *_markdown(rows(study)), ""]
+    lines += ["", *markdown(rows(study)), ""]
     files = {f"{subject.model}-{key}.svg": chart for key, chart in charts(study).items() if chart.lines}
     for name, chart in files.items():
         lines += [f"![{chart.title}]({name})", ""]
     return {f"{subject.model}.md": "\n".join(lines), **{name: chart.svg() for name, chart in files.items()}}
 
 
-def _markdown(table: Iterator[tuple[str, ...]]) -> list[str]:
+def markdown(table: Iterator[tuple[str, ...]]) -> list[str]:
+    """The lines of a table whose first row is its header."""
     header, *body = ("| " + " | ".join(row) + " |" for row in table)
     columns = header.count("|") - 1
     return [header, "|---" * columns + "|", *body]
