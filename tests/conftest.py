@@ -21,6 +21,8 @@ class GaussianModel:
     spread = 0.2  # standard deviation of the latent around the colour
 
     def __init__(self) -> None:
+        from threading import RLock
+
         import torch
 
         from maquette.diffusion.process import Discrete
@@ -35,7 +37,7 @@ class GaussianModel:
         self.family.distilled = self.family.instructed = self.family.follows_picture = False
         self.first_stage = SimpleNamespace(vae=SimpleNamespace(spec=SimpleNamespace(factor=8)))
         self.added, self.lora_folder, self.opened_with = Added(), None, {}
-        self.controls = Companions(1)
+        self.controls, self.turn = Companions(1), RLock()
         self.evaluations = 0
 
     def wear(self, added: object) -> None:
@@ -45,6 +47,7 @@ class GaussianModel:
         return 1
 
     def condition(self, prompts: Sequence[str], **told: object):
+
         import torch
 
         from maquette.diffusion.conditioning import Conditioning

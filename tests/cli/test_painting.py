@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from PIL import Image
+from PIL import Image, ImageChops
 
 import maquette
 from maquette.cli import main as command
@@ -150,3 +150,28 @@ def test_the_name_of_a_grid_is_free_even_with_several_pictures_a_cell(tmp_path: 
 def test_what_a_grid_cannot_show_is_refused(option: list[str], capsys) -> None:
     assert command.run(["grid", "a cat", "--x", "steps=1,2", *option]) == 2
     assert "is for single pictures, not for a grid" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("finder", ["given:8,4,16,12", "mask:mask.png", "differences:before.png"])
+def test_things_that_only_a_finder_knows_are_repainted(finder: str, tmp_path: Path, monkeypatch, model) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(vars(maquette), "open", lambda name, **how: model)
+    picture, mask = Image.new("RGB", (64, 32)), Image.new("L", (64, 32))
+    picture.save("before.png")
+    for image in (picture, mask):
+        image.paste("white", (8, 4, 16, 12))
+    picture.save("x.png")
+    mask.save("mask.png")
+    assert command.run(["detail", "x.png", finder, "--prompt", "a cat", "--seed", "1", "--out", "y.png"]) == 0
+    with Image.open("y.png") as painted:
+        assert ImageChops.difference(painted.convert("RGB"), picture).getbbox() is not None
+
+
+def test_all_names_are_free_before_anything_is_painted(tmp_path: Path, monkeypatch, model, capsys) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(vars(maquette), "open", lambda name, **how: model)
+    Path("y-2.png").mkdir()
+    assert command.run(["txt2img", "a cat", "--count", "3", "--out", "y.png"]) == 2
+    assert "cannot write y-2.png: it is a folder" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["y-2.png"]
+    assert model.evaluations == 0

@@ -45,7 +45,7 @@ def test_a_picture_of_another_program_is_compared_and_the_exit_status_1(folder: 
     ("arguments", "message"),
     [
         (["x.png"], "x.png carries no settings"),
-        (["missing.png"], "cannot read missing.png"),
+        (["missing.png"], "there is no file missing.png"),
         (["x.png", "--out", "y.gif"], "x.png carries no settings"),
         ([], "Missing argument"),
     ],

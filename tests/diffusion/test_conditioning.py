@@ -90,3 +90,20 @@ def test_what_does_not_fit_together_is_an_error(other: Conditioning, message: st
 def test_nothing_cannot_be_concatenated() -> None:
     with pytest.raises(MaquetteError, match="at least one"):
         Conditioning.cat([])
+
+
+@pytest.mark.parametrize("full", [17, 18, 19, 22, 125])
+@pytest.mark.parametrize("halvings", [0, 1, 2, 3])
+def test_a_window_of_halved_maps_is_as_large_as_a_halved_window(full: int, halvings: int) -> None:
+    """Networks halve odd sides upwards, those of the whole as those of a part."""
+
+    def halved(side: int) -> int:
+        for _ in range(halvings):
+            side = (side + 1) // 2
+        return side
+
+    for start in range(full - 8):
+        found = Window(slice(start, start + 8), slice(0, full), (full, full)).of(
+            torch.zeros(1, halved(full), halved(full))
+        )
+        assert found.shape[-2:] == (halved(8), halved(full))

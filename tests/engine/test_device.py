@@ -7,7 +7,7 @@ import torch
 
 import maquette
 from maquette.engine import device
-from maquette.engine.device import bfloat16_unit, fitting_precision
+from maquette.engine.device import bfloat16_unit, fitting_precision, read_precision
 from maquette.errors import MaquetteError
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
@@ -52,3 +52,9 @@ def test_the_unit_is_read_from_the_processors_flags(monkeypatch, flags: str, uni
     bfloat16_unit.cache_clear()
     assert bfloat16_unit() is None
     bfloat16_unit.cache_clear()
+
+
+@pytest.mark.parametrize("name", ["half", torch.int8, torch.float8_e4m3fn])
+def test_what_networks_cannot_compute_in_is_refused(name: str | torch.dtype) -> None:
+    with pytest.raises(MaquetteError, match="unknown precision"):
+        read_precision(name)

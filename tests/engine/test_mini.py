@@ -1,14 +1,19 @@
 """The shipped model: small enough, the same in diffusers, and steered by its words and its seed alone."""
 
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
+from safetensors.torch import save_file
 
 import maquette
 from maquette.engine.open import ASSETS
+from maquette.errors import MaquetteError
+from maquette.workflows.picture import read_texts
 
 PROMPTS = ["a red apple on a blue background", "蓝色背景上的红苹果"]
 LIMIT = 40_000_000  # bytes of the whole folder
@@ -17,6 +22,14 @@ LIMIT = 40_000_000  # bytes of the whole folder
 @pytest.fixture(scope="module")
 def mini():
     return maquette.open("mini", device="cpu", dtype="float32")
+
+
+def test_diffusers_opens_the_folder_without_being_told_a_precision() -> None:
+    from diffusers import StableDiffusionPipeline
+
+    pipeline = StableDiffusionPipeline.from_pretrained(ASSETS / "mini")
+    pipeline.set_progress_bar_config(disable=True)
+    assert pipeline("a red apple", num_inference_steps=1).images[0].size == (128, 128)
 
 
 def pixels(result) -> np.ndarray:
@@ -63,3 +76,58 @@ def test_every_part_has_its_share_in_the_whole_hash(mini, tmp_path: Path) -> Non
     file.write_bytes(data)
     other = maquette.open(tmp_path / "mini", device="cpu", dtype="float32")
     assert other.hash == mini.hash and other.whole_hash != mini.whole_hash
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_half_precision_reads_pictures(dtype: str, mini) -> None:
+    half, picture = maquette.open("mini", device="cpu", dtype=dtype), torch.linspace(-1, 1, 128).expand(1, 3, 128, 128)
+    error = (half.encode(picture) - mini.encode(picture)).square().mean().sqrt()
+    assert error < 0.05
+    assert half.preview_matrix.isfinite().all()
+
+
+def test_a_file_that_changes_gives_no_hash(tmp_path: Path, mini) -> None:
+    folder = tmp_path / "mini"
+    shutil.copytree(ASSETS / "mini", folder)
+    model, moved = (maquette.open(folder, device="cpu", dtype="float32") for _ in range(2))
+    file = folder / "unet" / "diffusion_pytorch_model.safetensors"
+    data = file.read_bytes()
+    file.unlink()
+    with pytest.warns(UserWarning, match="is not the file any more that was opened"):
+        result = moved.txt2img("a", steps=1)
+    assert result.model_hash == ""
+    (path,) = result.save(tmp_path / "a.png")
+    assert "Model hash" not in read_texts(path)["parameters"]
+    file.write_bytes(data)  # the same numbers in another file
+    with pytest.warns(UserWarning, match="is not the file any more that was opened"):
+        assert model.hash == ""
+    assert maquette.open(folder, device="cpu", dtype="float32").hash == mini.hash
+
+
+def test_threads_paint_in_turns() -> None:
+    """What a request changes for its own steps is not seen by another one's."""
+    asked = {"prompt": "a red apple", "seed": 7, "steps": 4}
+    requests = [asked, {**asked, "speed": {"merge": 0.5}}, {**asked, "pag": {"scale": 2.0, "layers": ["up"]}}]
+    model = maquette.open("mini", device="cpu", dtype="float32", tile_vae=True)
+    alone = [model.paint(**each).images[0].tobytes() for each in requests]
+    assert len(set(alone)) == len(requests)
+    with ThreadPoolExecutor(len(requests)) as threads:
+        together = list(threads.map(lambda each: model.paint(**each).images[0].tobytes(), requests))
+    assert together == alone
+
+
+def test_an_embedding_has_no_more_vectors_than_fit(tmp_path: Path, mini) -> None:
+    width, room = mini.encoders[0].tower.spec.width, mini.encoders[0].tokenizer.length - 2
+    for count in (room, room + 1):
+        save_file({"emb_params": torch.randn(count, width)}, tmp_path / f"{count}.safetensors")
+    with pytest.raises(MaquetteError, match=f"has {room + 1} vectors, .* reads {room} words at a time"):
+        mini.txt2img("a xyz", steps=1, embeddings=[{"word": "xyz", "file": str(tmp_path / f"{room + 1}.safetensors")}])
+    mini.txt2img("a xyz", steps=1, embeddings=[{"word": "xyz", "file": str(tmp_path / f"{room}.safetensors")}])
+
+
+@pytest.mark.parametrize("width", [136, 144, 176])
+def test_an_adapter_s_features_lie_under_tiles_of_odd_sizes(width: int, mini) -> None:
+    control = {"model": "semantic-map", "image": Image.new("RGB", (width, 128), "red")}
+    tiles = {"size": 64, "overlap": 16}
+    result = mini.paint(prompt="a", steps=1, width=width, height=128, controls=[control], tiles=tiles)
+    assert result.images[0].size == (width, 128)

@@ -113,3 +113,12 @@ def test_layers_outside_of_blocks_stay(tmp_path: Path) -> None:
 def test_unknown_storages_are_refused(tmp_path: Path) -> None:
     with pytest.raises(MaquetteError, match="unknown storage 'int4'; use float8, int8"):
         opened(write_original("sd1", tmp_path), storage="int4")
+
+
+@pytest.mark.parametrize("storage", STORAGES)
+def test_weights_widen_to_double_precision(storage: str, tmp_path: Path) -> None:
+    path = write_original("sd1", tmp_path)
+    single, double = (maquette.open(path, device="cpu", dtype=f"float{bits}", storage=storage) for bits in (32, 64))
+    said = told(single)
+    expected = answer(single, said)
+    assert float((answer(double, said.to(dtype=torch.float64)) - expected).norm() / expected.norm()) < 3e-2

@@ -293,3 +293,19 @@ def test_a_part_that_cannot_be_loaded_is_streamed(tmp_path: Path, monkeypatch) -
         model = maquette.open(path, device="cpu")
     assert all(p.is_meta for block in model.network.down for p in block.parameters())
     assert pixels(model) == whole
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_a_broken_lora_is_refused_and_the_one_before_stays(stream: bool, tmp_path: Path) -> None:
+    model = maquette.open(write_original("sd1", tmp_path), device="cpu", stream=stream)
+    name = "lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn1_to_q"
+    files = {}
+    for kind, number in (("good", 1.0), ("broken", float("nan"))):
+        files[kind] = tmp_path / f"{kind}.safetensors"
+        rows = {"lora_up.weight": (32, 4), "lora_down.weight": (4, 32)}
+        write_safetensors(files[kind], {f"{name}.{k}": torch.full(shape, number) for k, shape in rows.items()})
+    model.set_loras([(files["good"], 1.0)])
+    merged = pixels(model)
+    with pytest.raises(MaquetteError):
+        model.set_loras([(files["broken"], 1.0)])
+    assert pixels(model) == merged

@@ -226,3 +226,15 @@ def test_chinese_values_can_be_told_apart(has_font: bool, monkeypatch: pytest.Mo
     whole = sheet([cell, cell], [Axis("replace", ("红", "蓝"))])
     first, second = (whole.crop((x, 0, x + 200, LETTERS + MARGIN)) for x in (MARGIN, MARGIN + 200 + MARGIN))
     assert ImageChops.difference(first, second).getbbox() is not None
+
+
+def test_two_axes_of_one_setting_are_refused(model) -> None:
+    with pytest.raises(MaquetteError, match="two axes vary steps"):
+        next(grid(model, Request(), [Axis.read("steps=1,2"), Axis.read("steps=3,4")]))
+    both = [Axis.read("replace=cat,dog"), Axis.read("replace=red,blue")]
+    assert len(loop.run(grid(model, Request(prompt="a red cat", steps=1), both))[1]) == 4
+
+
+def test_a_value_that_cannot_be_is_said_as_options_say_it() -> None:
+    with pytest.raises(MaquetteError, match="^steps cannot be '-3': must be at least 1$"):
+        Axis.read("steps=2,-3")

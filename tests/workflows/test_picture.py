@@ -12,6 +12,8 @@ from PIL import Image
 
 from maquette.engine.image import to_images
 from maquette.errors import MaquetteError
+from maquette.workflows.loop import run
+from maquette.workflows.paint import paint
 from maquette.workflows.picture import (
     Origin,
     check_out,
@@ -92,7 +94,7 @@ def test_what_cannot_be_read_back_is_said(text: dict[str, str], message: str, tm
 def test_what_is_no_png_is_said(data: bytes | None, tmp_path: Path) -> None:
     if data is not None:
         (tmp_path / "x.png").write_bytes(data)
-    with pytest.raises(MaquetteError, match="cannot read .* as a PNG"):
+    with pytest.raises(MaquetteError, match="there is no file" if data is None else "cannot read .* as a PNG"):
         read_request(tmp_path / "x.png")
 
 
@@ -150,3 +152,13 @@ def test_names_of_files(tmp_path: Path, model) -> None:
     (tmp_path / "b-7-2.png").touch()
     assert name("a") == "a-7-again-1.png"
     assert name("b", count=2) == "b-7-again-1.png"
+
+
+def test_a_result_is_saved_as_png_or_not_at_all(tmp_path: Path, model) -> None:
+    result = run(paint(model, Request(prompt="a red apple", count=2)))
+    with pytest.raises(MaquetteError, match=r"x\.jpg: pictures are PNG files"):
+        result.save(tmp_path / "x.jpg")
+    (tmp_path / "x-2.png").mkdir()
+    with pytest.raises(MaquetteError, match=r"x-2\.png: it is a folder"):
+        result.save(tmp_path / "x.png")
+    assert [path.name for path in tmp_path.iterdir()] == ["x-2.png"]

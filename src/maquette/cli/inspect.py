@@ -11,14 +11,14 @@ import typer
 from maquette import collector_paused
 from maquette.cli.plain import one_line
 from maquette.errors import MaquetteError
-from maquette.weights.place import expanded
+from maquette.weights.place import ASSETS, expanded
 
 SHOWN = 5  # names of a list that are printed
 GB = 1e9
 
 
 def inspect(
-    file: Annotated[Path, typer.Argument(help="A model's file or folder, a LoRA or an embedding.")],
+    file: Annotated[Path, typer.Argument(help="A model's file or folder (or mini), a LoRA or an embedding.")],
     as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
     lora: Annotated[
         list[Path] | None, typer.Option(metavar="FILE", help="Say which keys of this LoRA the model would use.")
@@ -27,6 +27,8 @@ def inspect(
 ) -> None:
     """Say what a file is: family, layout, precision, what decided, what is missing, the memory it takes."""
     file = expanded(file)
+    if not file.exists() and (packaged := ASSETS / file).is_dir():
+        file = packaged
     report = _report_on_paper(file, averaged) if not lora and "torch" not in sys.modules else None
     if report is None:
         report = _report(file, averaged, lora or ())

@@ -1,5 +1,6 @@
 """The options of every command that paints, and how it paints: open, run with a bar, write, print the paths."""
 
+import itertools
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -217,9 +218,10 @@ def paint_and_write(fields: dict[str, Any], painting: Painting, opening: Opening
         from maquette.workflows.request import Request
 
         request, out = Request.read(fields), painting.out
-        for file in filter(None, (out or OUTPUTS / "picture.png", painting.attention)):
-            check_out(file)
+        check_out(OUTPUTS / "picture.png" if out is None else out)
         names = [name_files(file, request.count) for file in filter(None, (out, painting.attention))]
+        for file in itertools.chain(*names):
+            check_out(file)
         if len(names) == 2 and not {*names[0]}.isdisjoint(names[1]):
             raise MaquetteError(f"--out and --attention would both write {names[1][0]}; give them different names")
         bar.say(f"opening {request.model}")

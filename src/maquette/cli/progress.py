@@ -67,9 +67,9 @@ class PaintingBar:
         self._progress.update(self._task, description=one_line(doing).replace("[", r"\["))
 
     def begin(self, steps: int, batches: int) -> None:
-        """Start to count: so many steps for each batch of pictures."""
+        """Start to count: so many steps for each batch of pictures; 0 where nobody can know."""
         self._steps, self._done = steps, 0
-        self._progress.reset(self._task, total=steps * batches)
+        self._progress.reset(self._task, total=steps * batches or None)
         self.say("reading the words")
 
     def watch(self, preview: "Callable[[Tensor], Sequence[Image]]") -> None:
@@ -82,4 +82,4 @@ class PaintingBar:
         if self._preview is not None:
             self._progress.picture = place(self._preview(step.x0[:1])[0], self._progress.console)
         self._progress.update(self._task, completed=self._done)
-        self.say("developing" if self._done % self._steps == 0 else "painting")
+        self.say("developing" if self._steps and self._done % self._steps == 0 else "painting")

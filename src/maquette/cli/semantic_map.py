@@ -50,8 +50,10 @@ def _read_shape(text: str) -> tuple[float, ...] | list[tuple[float, float]]:
     from maquette.workflows.region import Box
 
     corners = text.split()
-    if len(corners) < 3:
+    if len(corners) < 2:
         return Box.read(text)
+    if len(corners) == 2:
+        raise MaquetteError(f"{text!r:.60} are two corners; give left,top,right,bottom or three corners and more")
     try:
         return [(float(x), float(y)) for x, y in (corner.split(",") for corner in corners)]
     except ValueError:

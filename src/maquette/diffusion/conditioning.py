@@ -1,5 +1,6 @@
 """All that a network is told beside the noisy data and the time."""
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
@@ -27,8 +28,9 @@ class Window(NamedTuple):
 
 
 def _scaled(part: slice, side: int, full: int) -> slice:
-    """As many of `side` places as `part` are of `full` ones."""
-    length = -(-(min(part.stop, full) - part.start) * side // full)
+    """As many of `side` places as `part` are of `full` ones; a smaller map is halved so often, as networks halve."""
+    wanted = min(part.stop, full) - part.start
+    length = -(-wanted // 2 ** math.ceil(math.log2(full / side))) if side < full else -(-wanted * side // full)
     first = min(round(part.start * side / full), side - length)
     return slice(first, first + length)
 

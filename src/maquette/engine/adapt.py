@@ -145,6 +145,8 @@ def _turn(name: str, origin: Origin, changed: Iterable[str], change: Change) -> 
     touched = {each.removeprefix(prefix) for each in changed if each.startswith(prefix)}
     weights, names = origin.kept(change.of(name, origin.weights)), origin.names(touched)
     if origin.streamed is not None:
+        for each in origin.streamed.names.intersection(names):
+            weights[each]  # what is wrong with it is found now, not in the middle of a picture
         origin.streamed.weights = weights
         names = [each for each in names if each not in origin.streamed.names]
     for each in names:

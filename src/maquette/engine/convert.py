@@ -16,10 +16,11 @@ import torch
 from maquette.diffusion.prediction import PREDICTIONS
 from maquette.diffusion.process import EDM, Discrete
 from maquette.engine.build import outline
-from maquette.engine.folder import INDEX
+from maquette.engine.folder import FAMILY_KEY, INDEX
+from maquette.engine.hints import FAMILY_METADATA
 from maquette.engine.kinds import Kind, find_dialect
 from maquette.engine.parts import unread_layers
-from maquette.engine.recognise import Recognition
+from maquette.engine.recognise import Recognition, check_complete
 from maquette.engine.scheduler import scheduler_config
 from maquette.engine.tokens import find_tokenizer, tokenizer_folder
 from maquette.errors import MaquetteError
@@ -37,6 +38,7 @@ LAYOUTS = ("original", "diffusers")
 NETWORK_FILE, ENCODER_FILE = "diffusion_pytorch_model.safetensors", "model.safetensors"
 VERSION = "0.30.0"  # of the layout, as diffusers counts
 TRANSFORMERS = "transformers"
+SIZED = ("UNet2DConditionModel", "UNet2DModel", "SD3Transformer2DModel")  # whose pipelines ask them for the usual size
 REFINING = "StableDiffusionXLImg2ImgPipeline"
 TOKENIZERS = {"clip": "CLIPTokenizer", "t5": "T5TokenizerFast", "bert": "BertTokenizer"}
 LDM_BERT = ["latent_diffusion", "LDMBertModel"]  # diffusers' own class, beside the pipeline
@@ -77,6 +79,7 @@ def convert(found: Recognition, out: Path, layout: str, dtype: torch.dtype | Non
         _check_told(found, family)
         write_safetensors(out, union(_original(found, family, dtype)), _metadata(family))
         return
+    check_complete(found, family)
     try:
         with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as stage:
             folder = Path(stage) / out.name
@@ -91,10 +94,15 @@ def _check_told(found: Recognition, family: Family) -> None:
     usual, marks = FAMILIES[family.name], _marks(family)
     noise = (family.process, family.shift_by_size) != (usual.process, usual.shift_by_size)
     latents = (family.latent.scale, family.latent.shift) != (usual.latent.scale, usual.latent.shift)
-    if (noise and not marks) or (latents and not marks.keys() & {"scale_factor", "edm_mean"}):
-        what = "noise schedule" if noise and not marks else "scale of latents"
+    what = [
+        *(["noise schedule"] if noise and not marks else []),
+        *(["scale of latents"] if latents and not marks.keys() & {"scale_factor", "edm_mean"} else []),
+        *(["answer to empty prompts"] if family.zero_empty_negative != usual.zero_empty_negative else []),
+    ]
+    if what:
         raise MaquetteError(
-            f"{found.path}: has another {what} than {family.name}, which one file cannot say; keep it as a folder"
+            f"{found.path}: one file cannot say its {what[0]}, which is another than a file of {family.name} is taken "
+            "to have; keep it as a folder"
         )
 
 
@@ -192,16 +200,23 @@ def _with_identity(piece: Piece) -> Piece:
 
 def _metadata(family: Family) -> dict[str, str]:
     prediction = next(name for name, its in PREDICTIONS.items() if its is family.prediction)
-    return {"modelspec.sai_model_spec": "1.0.0", "modelspec.prediction_type": prediction, "format": "pt"}
+    named = {FAMILY_METADATA: family.name} if family.by_name else {}
+    return {"modelspec.sai_model_spec": "1.0.0", "modelspec.prediction_type": prediction, "format": "pt", **named}
 
 
 def _write_folder(
     found: Recognition, family: Family, dtype: torch.dtype | None, folder: Path, tokenizers: list[Path]
 ) -> None:
     index: dict[str, Any] = {"_class_name": family.pipeline, "_diffusers_version": VERSION}
+    if family.by_name:
+        index[FAMILY_KEY] = family.name
     denoiser = _piece(found, "denoiser", dtype)
     name = "unet" if isinstance(denoiser.spec, UNetSpec) else "transformer"
-    index[name] = write_network(folder / name, denoiser, "diffusers", denoiser.kind.to_config(denoiser.spec))
+    config = denoiser.kind.to_config(denoiser.spec)
+    factor = found.parts["vae"].spec.factor if "vae" in found.parts else 1
+    if config["_class_name"] in SIZED:
+        config["sample_size"] = family.defaults.width // factor
+    index[name] = write_network(folder / name, denoiser, "diffusers", config)
     if "vae" in found.parts:
         vae = _piece(found, "vae", dtype)
         config = _vae_config(vae, family)
@@ -242,7 +257,8 @@ def _vae_config(piece: Piece, family: Family) -> dict[str, Any]:
         latent = latent.divided(1.0 / family.process.sigma_data)
     if isinstance(piece.spec, VQSpec) and isinstance(latent.scale, float):
         return vq_config.to_config(vq_config.VQConfig(piece.spec, latent.scale))
-    return to_config(VAEConfig(piece.spec, latent.scale, latent.shift, latent.overflows))
+    stage = VAEConfig(piece.spec, latent.scale, latent.shift, latent.overflows)
+    return to_config(stage, sample_size=family.defaults.width)
 
 
 def write_network(

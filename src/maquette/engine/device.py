@@ -47,10 +47,10 @@ def read_precision(name: str | torch.dtype) -> torch.dtype:
     """A precision by its name.
 
     Raises:
-        MaquetteError: there is none of that name, or it is not of floating point.
+        MaquetteError: there is none of that name, or networks cannot compute in it.
     """
     wanted = DTYPES.get(name) if isinstance(name, str) else name
-    if isinstance(wanted, torch.dtype) and wanted.is_floating_point:
+    if wanted is not None and wanted in DTYPES.values():
         return wanted
     raise MaquetteError(f"unknown precision {str(name)!r}; use {', '.join(DTYPES)}")
 

@@ -16,6 +16,7 @@ TELLING_BIASES = (
     "up_blocks.3.attentions.2.transformer_blocks.0.norm1.bias",
 )
 LEAST_SPREAD_OF_V = 0.09
+FAMILY_METADATA = "maquette.family"  # where files that are written here name a family that nothing else tells
 
 Hints = Mapping[str, tuple[str, str]]
 """What is said of "family", "prediction", "discrete prediction" and "zero_terminal_snr", and what says it."""
@@ -28,6 +29,8 @@ def hints(path: Path, weights: Weights) -> Iterator[tuple[str, tuple[str, str]]]
         # kohya's scripts write epsilon into whatever they train, flows as well
         of = "discrete prediction" if SPELLINGS.get(told, told) in ("epsilon", "v") else "prediction"
         yield of, (told, "modelspec.prediction_type in the metadata")
+    if family := weights.metadata.get(FAMILY_METADATA):
+        yield "family", (family, f"{FAMILY_METADATA} in the metadata")
     if weights.metadata.get("ss_zero_terminal_snr") == "True":
         yield "zero_terminal_snr", ("true", "ss_zero_terminal_snr in the metadata")
     marks = markers(weights)

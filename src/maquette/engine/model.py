@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from hashlib import file_digest, sha256
 from pathlib import Path
+from threading import RLock
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -93,7 +94,8 @@ class Model:
     `recognition` says what it is and why; `loras` which keys of its LoRAs were used; `companions` are refiners and
     other models that work beside this one, `controls` control networks and adapters. `added` are the LoRAs and learned
     words that it was given; `lora_folder` is where requests find LoRAs by their names; `opened_as` and `opened_with`
-    are what `maquette.open` was asked for, without what changes no picture.
+    are what `maquette.open` was asked for, without what changes no picture. Who works with it holds `turn`: workflows
+    for each of their steps, so that threads may paint with one model in turns.
     """
 
     def __init__(
@@ -117,6 +119,9 @@ class Model:
         self.added = self._worn = Added()
         self.lora_folder: Path | None = None
         self.companions, self.controls = Companions(MODELS), Companions(CONTROLS)
+        self.turn = RLock()
+        self._file = _file_of(recognition)
+        self._seen = None if self._file is None else _look(self._file)
 
     @property
     def device(self) -> torch.device:
@@ -136,9 +141,22 @@ class Model:
 
     @cached_property
     def hash(self) -> str:
-        """The first ten digits of the denoiser file's SHA-256, as A1111 names models."""
-        with _file_of(self.recognition).open("rb") as file:
-            return file_digest(file, sha256).hexdigest()[:10]
+        """The first ten digits of the denoiser file's SHA-256, as A1111 names models.
+
+        With a warning none, if that file has been changed, moved or removed since it was opened.
+        """
+        if self._file is None:
+            raise MaquetteError(f"{self.recognition.path}: its weights are in no file, so that they have no hash")
+        try:
+            with self._file.open("rb") as file:
+                digest = file_digest(file, sha256).hexdigest()[:10]
+        except OSError:
+            digest = ""
+        if digest and _look(self._file) == self._seen:
+            return digest
+        message = f"{self._file}: is not the file any more that was opened; pictures do not tell the model's hash"
+        warnings.warn(message, stacklevel=2)
+        return ""
 
     @cached_property
     def whole_hash(self) -> str:
@@ -343,9 +361,16 @@ def _zero_where_empty(text: Encoding, prompts: Sequence[str]) -> Encoding:
     return Encoding(text.tokens * said[:, None, None], text.pooled * said[:, None])
 
 
-def _file_of(recognition: Recognition) -> Path:
+def _file_of(recognition: Recognition) -> Path | None:
+    """The denoiser's (first) file; None if it is in none."""
     weights = recognition.parts["denoiser"].weights
-    path = weights.source(next(iter(weights)))
-    if path is None:
-        raise MaquetteError(f"{recognition.path}: its weights are in no file, so that they have no hash")
-    return path
+    return weights.source(next(iter(weights)))
+
+
+def _look(path: Path) -> tuple[int, int, int] | None:
+    """What changes with a file; None if it is not there."""
+    try:
+        seen = path.stat()
+    except OSError:
+        return None
+    return seen.st_ino, seen.st_mtime_ns, seen.st_size

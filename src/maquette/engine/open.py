@@ -4,7 +4,6 @@ import os
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,7 @@ from maquette.engine.hub import fetch, is_name
 from maquette.engine.memory import SHORT, free_memory, is_out_of_memory
 from maquette.engine.model import FirstStage, Model
 from maquette.engine.parts import Part, unread_layers, warn_of_surplus
-from maquette.engine.recognise import Recognition, Wishes, recognise
+from maquette.engine.recognise import Recognition, Wishes, check_complete, recognise
 from maquette.engine.storage import ROLES, STORAGES, store
 from maquette.engine.streaming import Streamed
 from maquette.engine.text import ClassEncoder, Encoder, LongTextEncoder, TextEncoder
@@ -32,11 +31,10 @@ from maquette.models.pixels import Pixels, PixelSpec
 from maquette.text.t5_tokenizer import T5Tokenizer
 from maquette.text.tokenizer import CLIPTokenizer
 from maquette.weights.json_file import read_json
-from maquette.weights.place import existing, expanded
+from maquette.weights.place import ASSETS, existing, expanded
 
 __all__ = ["ASSETS", "FAMILY_KEY", "INDEX", "find", "names", "open", "read_json"]
 
-ASSETS = Path(str(files("maquette"))) / "assets"
 LARGE_PICTURE = 2 * 1024 * 1024  # pixels; larger ones are computed by tiles
 SMALL_PICTURE = 512 * 1024  # the same where memory is short
 LORA_FOLDER = "MAQUETTE_LORA_FOLDER"  # the environment's name for where LoRAs are
@@ -128,7 +126,9 @@ def _recognised(path: Path, wishes: Wishes) -> tuple[Recognition, Family]:
     found = recognise(path, wishes)
     if found.family is None:
         raise MaquetteError(f"{path}: holds no denoiser, only: {found.title}; give it beside a model, as vae= or text=")
-    _check_complete(found, found.family)
+    if found.surplus:
+        warn_of_surplus(found.path, found.surplus, "that belong to no part")
+    check_complete(found, found.family)
     _say_what_is_assumed(found)
     check_fit(found)
     return found, found.family
@@ -184,18 +184,6 @@ def _storage(name: str | None) -> torch.dtype | None:
     if name is None or name in STORAGES:
         return None if name is None else STORAGES[name]
     raise MaquetteError(f"unknown storage {name!r}; use {', '.join(STORAGES)}")
-
-
-def _check_complete(found: Recognition, family: Family) -> None:
-    """Refuse a model that could not paint, saying what to give."""
-    if found.surplus:
-        warn_of_surplus(found.path, found.surplus, "that belong to no part")
-    missing = [] if "vae" in found.parts or family.pixels else ["a first stage (vae=FILE)"]
-    for reading in family.readings:
-        if reading.part not in found.parts and not reading.optional:
-            missing.append(f"{reading.part} ({reading.kind.upper()}; text=FILE)")
-    if missing:
-        raise MaquetteError(f"{found.path}: {found.title} without {' and '.join(missing)}; give what is missing")
 
 
 def _say_what_is_assumed(found: Recognition) -> None:

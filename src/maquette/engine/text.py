@@ -165,20 +165,25 @@ def prepare(encoder: TextEncoder, words: Mapping[str, Tensor]) -> Lesson:
     """What a tower is to know of learned words, (n, d) vectors each; it changes nothing.
 
     Raises:
-        MaquetteError: the tokenizer reads a word as nothing, or two as the same.
+        MaquetteError: the tokenizer reads a word as nothing, or two as the same, or a word has more vectors than fit.
     """
     vocabulary, embedding = encoder.tower.spec.vocabulary, encoder.tower.token_embedding
     rows, names = [embedding.weight[:vocabulary]], dict[tuple[int, ...], str]()
     learned: dict[tuple[int, ...], tuple[int, ...]] = {}
     first = vocabulary
     for word, vectors in words.items():
-        name = tuple(encoder.tokenizer.words(word))
+        name, room = tuple(encoder.tokenizer.words(word)), encoder.tokenizer.length - 2
         if not name:
             raise MaquetteError(f"the word {word!r} of an embedding is empty to this tokenizer; name it otherwise")
         if name in names:
             raise MaquetteError(
                 f"the words {names[name]!r} and {word!r} of two embeddings are the same to this tokenizer; "
                 "name one of them otherwise"
+            )
+        if len(vectors) > room:
+            raise MaquetteError(
+                f"the embedding {word!r} has {len(vectors)} vectors, but this model reads {room} words at a time; "
+                "use it with the model that it was made for"
             )
         names[name], learned[name] = word, tuple(range(first, first + len(vectors)))
         rows.append(vectors.to(embedding.weight))

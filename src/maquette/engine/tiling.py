@@ -184,7 +184,7 @@ def _by_tiles(
             if whole is None:
                 whole = part.new_empty((1, part.shape[1], *size)).contiguous(memory_format=torch.channels_last)
             tile.write(whole, part, scale_out)
-        if max(each.distance(tally.moments) for each, tally in zip(used, seen, strict=True)) <= TOLERANCE:
+        if all(each.distance(tally.moments) <= TOLERANCE for each, tally in zip(used, seen, strict=True)):
             break
         corrections = [tally.moments.over(guess.moments) for tally, guess in zip(seen, sampled, strict=True)]
     assert whole is not None

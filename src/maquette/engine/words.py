@@ -47,8 +47,25 @@ class Words:
 
     @property
     def names(self) -> list[str]:
-        """Each word once, in order; Chinese, which has no blanks, up to the next mark."""
-        return list(dict.fromkeys(word for text in self.texts for word in WORD.findall(text)))
+        """Each word once, in order; of Chinese, which has no blanks, what the text encoder reads as one token."""
+        return list(dict.fromkeys(name for text in self.texts for name in self._names(text)))
+
+    def _names(self, text: str) -> Iterator[str]:
+        for word in WORD.finditer(text):
+            places = [] if re.match(LETTER, word[0]) else self._inside(text, word.span())
+            yield from [text[begin:end] for begin, end in places] or [word[0]]
+
+    def _inside(self, text: str, span: Place) -> list[Place]:
+        """The places of tokens in a part of a text, in order; none within another encoder's longer one."""
+        clipped = {
+            (max(token.place[0], span[0]), min(token.place[1], span[1])) for token in self.tokens if token.text == text
+        }
+        places = sorted(place for place in clipped if place[0] < place[1])
+        return [
+            each
+            for each in places
+            if not any(other[0] <= each[0] and each[1] <= other[1] for other in places if other != each)
+        ]
 
     def find(self, word: str) -> list[int]:
         """The positions of a word, wherever it stands in the prompt; letters in the midst of a Chinese text count."""

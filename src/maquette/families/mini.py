@@ -17,5 +17,6 @@ MINI = replace(
     prediction=V,
     by_name=True,
     published={},
+    latent=replace(SD1.latent, overflows=True),
     defaults=Defaults(steps=20, guidance=3.0, sampler="dpmpp_2m", schedule="trailing", width=128, height=128),
 )

@@ -92,6 +92,7 @@ def text_to_config(spec: CLIPTextSpec) -> dict[str, Any]:
     return {
         "architectures": ["CLIPTextModelWithProjection" if spec.projection else "CLIPTextModel"],
         "model_type": "clip_text_model",
+        "torch_dtype": "float32",  # what diffusers opens the other parts in, whatever the file's precision
         **as_options(spec, TEXT),
         "hidden_act": spec.activation,
         "layer_norm_eps": EPS,

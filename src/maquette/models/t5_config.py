@@ -37,6 +37,7 @@ def to_config(spec: T5Spec) -> dict[str, Any]:
     return {
         "architectures": ["T5EncoderModel"],
         "model_type": "t5",
+        "torch_dtype": "float32",  # what diffusers opens the other parts in, whatever the file's precision
         **as_options(spec, NUMBERS),
         "feed_forward_proj": GATED,
         "layer_norm_epsilon": EPS,

@@ -112,7 +112,7 @@ class Palette:
         `size` is (width, height) in pixels, that of the picture to be painted by the map.
 
         Raises:
-            MaquetteError: a name is unknown, or a shape is neither a box nor a polygon.
+            MaquetteError: a name is unknown, or a shape is neither a box nor a polygon, or lies outside.
         """
         image = Image.new("RGB", size, self.background(background))
         canvas = ImageDraw.Draw(image)
@@ -121,16 +121,21 @@ class Palette:
                 corners = np.array(shape, np.float64)
             except (TypeError, ValueError):
                 corners = np.empty(0)
-            if corners.shape == (4,) and (corners[2:] > corners[:2]).all():
-                left, top, right, bottom = corners.tolist()
-                canvas.rectangle((left, top, right - 1, bottom - 1), self.thing(name))
-            elif corners.ndim == 2 and corners.shape[1] == 2 and len(corners) > 2:
-                canvas.polygon([(x, y) for x, y in corners.tolist()], self.thing(name))
-            else:
+            is_box = corners.shape == (4,) and bool((corners[2:] > corners[:2]).all())
+            if not is_box and (corners.ndim != 2 or corners.shape[1] != 2 or len(corners) < 3):
                 raise MaquetteError(
                     f"map: {shape!s:.60} of {name!r:.40} is no region: give (left, top, right, bottom), or at least "
                     "three corners (x, y)"
                 )
+            points = corners.reshape(-1, 2)
+            if (points.max(0) <= 0).any() or (points.min(0) >= size).any():
+                sides = f"{size[0]}x{size[1]}"
+                raise MaquetteError(f"map: {shape!s:.60} of {name!r:.40} lies outside of the picture, {sides}")
+            if is_box:
+                left, top, right, bottom = corners.tolist()
+                canvas.rectangle((left, top, right - 1, bottom - 1), self.thing(name))
+            else:
+                canvas.polygon([(x, y) for x, y in points.tolist()], self.thing(name))
         return image
 
 

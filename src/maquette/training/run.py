@@ -312,6 +312,8 @@ def train(
     device, workers = settings.set_up()
     try:
         with locked(folder):
+            if resume and not (folder / RECIPE).exists():
+                console.print(f"{folder}: holds no run yet; one begins")
             _prepare(path, folder, resume)
             if isinstance(settings, Recipe):
                 run = Run(settings, folder, console, device, workers, deadline)

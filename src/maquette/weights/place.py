@@ -1,6 +1,9 @@
 """Where on the disk is what a user names."""
 
+from importlib.resources import files
 from pathlib import Path
+
+ASSETS = Path(str(files("maquette"))) / "assets"  # what the package brings along
 
 
 def expanded(name: str | Path) -> Path:

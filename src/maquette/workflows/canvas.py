@@ -89,11 +89,16 @@ def read_mask(source: Source, size: tuple[int, int]) -> Image.Image:
     mask.info = {}
     if not same_shape(mask.size, size):
         sizes = f"{mask.width}x{mask.height} and its picture {size[0]}x{size[1]}"
-        raise MaquetteError(f"the mask {_name(source)} is {sizes}: their shapes differ; crop one of them")
+        raise MaquetteError(f"{_mask(source)} is {sizes}: their shapes differ; crop one of them")
     mask = mask.resize(size, Image.Resampling.BOX)
     if mask.getbbox() is None:
-        raise MaquetteError(f"the mask {_name(source)} is empty (all black); make white what is to be repainted")
+        raise MaquetteError(f"{_mask(source)} is empty (all black); make white what is to be repainted")
     return mask
+
+
+def _mask(source: Source) -> str:
+    is_file = isinstance(source, Path) or (isinstance(source, str) and not _is_text(source))
+    return f"the mask {_name(source)}" if is_file else "the mask"
 
 
 def read_depth(source: Source) -> Image.Image:

@@ -27,7 +27,7 @@ from maquette.workflows.loras import resolve_added
 from maquette.workflows.names import nearest
 from maquette.workflows.overlay import caption
 from maquette.workflows.paint import paint
-from maquette.workflows.request import Request
+from maquette.workflows.request import Request, reason
 from maquette.workflows.settings import Picture
 
 MAX_PICTURES = 400
@@ -90,8 +90,8 @@ def _read_values(name: str, kind: Any, words: Sequence[str]) -> Generator[Any, N
             yield read(word)
         except ValueError as error:
             if word:
-                reason = error.errors()[0]["msg"] if isinstance(error, ValidationError) else str(error)
-                raise MaquetteError(f"{name} cannot be {word!r:.60}: {reason.removeprefix('Value error, ')}") from None
+                why = reason(error.errors()[0]) if isinstance(error, ValidationError) else str(error)
+                raise MaquetteError(f"{name} cannot be {word!r:.60}: {why}") from None
 
 
 def _read_value(kind: Any, word: str) -> Any:
@@ -212,6 +212,9 @@ def grid(model: Model, request: Request, axes: Sequence[Axis]) -> Generator[Step
     """
     if not 1 <= len(axes) <= 3:
         raise MaquetteError(f"a grid has one to three axes, not {len(axes)}")
+    names = [axis.name for axis in axes if axis.name != REPLACE]
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        raise MaquetteError(f"two axes vary {twice}, and one would hide the other; leave one of them out")
     _check_number(math.prod(len(axis.values) for axis in axes))
     if request.seed is None:
         request = request.model_copy(update={"seed": request.resolved(model.family.defaults).seed})

@@ -93,7 +93,7 @@ def write_infotext(request: Resolved, model_hash: str, hashes: Mapping[str, str]
         "Distilled CFG Scale": None if request.true_guidance == 1.0 else request.guidance,
         "Seed": request.seed,
         "Size": f"{request.width}x{request.height}",
-        "Model hash": model_hash[:10],
+        "Model hash": model_hash[:10] or None,
         "Model": name_of(request.model),
         **_more(request),
         **dict(_added(request, hashes or {})),

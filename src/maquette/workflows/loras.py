@@ -142,16 +142,18 @@ def wearing(model: Model, wanted: Added, work: Generator[Step, None, Result]) ->
     """The same work, by a model that has what is wanted added at each step, and its own again whenever it ends."""
     try:
         while True:
-            model.wear(wanted)  # other work may have had its turn in between
-            try:
-                step = next(work)
-            except StopIteration as end:
-                result: Result = end.value
-                return result
+            with model.turn:  # the network does one thing at a time
+                model.wear(wanted)  # other work may have had its turn in between
+                try:
+                    step = next(work)
+                except StopIteration as end:
+                    result: Result = end.value
+                    return result
             yield step
     finally:
-        work.close()
-        model.wear(model.added)
+        with model.turn:
+            work.close()
+            model.wear(model.added)
 
 
 def hashes(request: Resolved) -> Mapping[str, str]:

@@ -77,6 +77,8 @@ def encode_png(image: Image.Image, origin: Origin) -> bytes:
 def read_texts(path: Path) -> dict[str, str]:
     """The texts that a picture carries in front of its pixels, which are not read."""
     Image.init()
+    if not path.exists():
+        raise MaquetteError(f"there is no file {path}; check the name")
     try:
         with Image.open(path, formats=[name for name in CARRIERS if name in Image.OPEN]) as image:
             texts = {str(key): value for key, value in image.info.items() if isinstance(value, str)}
@@ -189,6 +191,9 @@ def free_name(folder: Path, request: Resolved) -> Path:
 
 def write_files(files: Sequence[tuple[Path, bytes]]) -> None:
     """Write all files, or none where one cannot be written; missing folders are made."""
+    for path, _ in files:
+        if path.is_dir():  # the others would be in their places before this one fails
+            raise MaquetteError(f"cannot write {path}: it is a folder; give the name of a file")
     with ExitStack() as stack:
         for path, data in files:
             make_folder(path.parent)

@@ -246,14 +246,19 @@ class Resolved(Request):
         return self.model_copy(update={"seed": self.seeds[start], "count": count, "variation": variation})
 
 
+def reason(detail: ErrorDetails) -> str:
+    """What pydantic has against a value, as "must be at least 1"."""
+    template = _MESSAGES.get(detail["type"])
+    limits = {key: f"{value:g}" if isinstance(value, float) else value for key, value in detail.get("ctx", {}).items()}
+    return detail["msg"].removeprefix("Value error, ") if template is None else template.format(**limits)
+
+
 def _explain(detail: ErrorDetails, model: type[Request]) -> str:
     """One of pydantic's complaints as "steps must be at least 1, got 0"."""
     name = ".".join(str(part) for part in detail["loc"])
     if detail["type"] == "extra_forbidden":
         return f"{name!r} is not a setting; {nearest(name, model.model_fields)}"
-    template = _MESSAGES.get(detail["type"])
-    limits = {key: f"{value:g}" if isinstance(value, float) else value for key, value in detail.get("ctx", {}).items()}
-    message = detail["msg"] if template is None else template.format(**limits)
+    message = reason(detail)
     if detail["type"] == "multiple_of":
         message += f"; the nearest is {nearest_multiple(detail['input'], detail['ctx']['multiple_of'])}"
     if not name or detail["type"] in {"value_error", "string_too_long", "string_too_short", "string_unicode"}:
