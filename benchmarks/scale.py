@@ -1,8 +1,8 @@
 """How time and memory grow with the side of a picture, the pictures at a time, and the steps.
 
-    python benchmarks/scale.py [--sides 256 512 768 1024] [--batches 1 2 4 8 16] [--steps 5 10 20 40 80]
+    python benchmarks/scale.py [--sides 256 512 768 1024] [--decode 4096] [--batches 1 2 4 8 16] [--steps 5 10 20 40 80]
 
-Each point is measured in a process of its own, after a call that warms it up: the processor's seconds (a GPU's by the
+Each point is measured in a process of its own, after a call that warms it up (but not where one takes minutes): the processor's seconds (a GPU's by the
 clock), and the most memory at a time, without the network. Sides: one call of SD 1.5's U-Net, unguided, and a decode
 with its first stage, both in bfloat16 with random weights, the decode by tiles from 2 megapixels on. Batches: that call
 of the U-Net at 256 x 256. Steps: a picture of the shipped model, from words to pixels.
@@ -53,13 +53,14 @@ def work_of(what: str, value: int, device: str) -> Work:
 
 
 def point(what: str, value: int, device: str) -> dict[str, float]:
-    """Seconds and bytes of the second call."""
+    """Seconds and bytes of a call."""
     import torch
 
     with torch.no_grad():
         work = work_of(what, value, device)
         before = status("RssAnon") if device == "cpu" else torch.cuda.memory_allocated()
-        work()
+        if device != "cpu" or value < TILED_FROM:
+            work()
         if device != "cpu":
             torch.cuda.synchronize()
             torch.cuda.reset_peak_memory_stats()
@@ -85,6 +86,7 @@ def alone(what: str, value: int, device: str) -> dict[str, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sides", nargs="*", type=int, default=[256, 512, 768, 1024])
+    parser.add_argument("--decode", nargs="*", type=int, default=[], help="further sides, of the decode alone")
     parser.add_argument("--batches", nargs="*", type=int, default=[1, 2, 4, 8, 16])
     parser.add_argument("--steps", nargs="*", type=int, default=[5, 10, 20, 40, 80])
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
@@ -93,7 +95,7 @@ def main() -> None:
     if told.point:
         print(json.dumps(point(told.point[0], int(told.point[1]), told.device)))
         return
-    values = {"unet": told.sides, "decode": told.sides, "batch": told.batches, "steps": told.steps}
+    values = {"unet": told.sides, "decode": [*told.sides, *told.decode], "batch": told.batches, "steps": told.steps}
     series = {
         what: {str(value): alone(what, value, told.device) for value in found}
         for what, found in values.items()
