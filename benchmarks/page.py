@@ -69,9 +69,9 @@ Not kept:
 - Time embeddings ahead: a few products of one row in a step.
 - GEGLU by parts of the tokens: 0.92 of the time at 320 channels, 1.07 at 640.
 - Convolution weights in oneDNN's own order: 0.93 to 0.99 of the time, for a second copy of the weights.
-- Winograd's F(2 x 2, 3 x 3) by products of matrices: 0.57 to 0.63 of the time of a convolution of 512 to 1280 channels, 0.80
-  of 256, 0.89 of 320 and 1.07 of 128, so about 0.86 of a decode and 0.91 of a step; but 2.4 times a convolution's error in
-  bfloat16, which is more than exact allows, and 1.8 times the memory of its weights.
+- Winograd's F(2 x 2, 3 x 3) by products of matrices: 0.57 to 0.63 of the time of a convolution of 512 to 1280
+  channels, 0.80 of 256, 0.89 of 320 and 1.07 of 128, so about 0.86 of a decode and 0.91 of a step; but 2.4 times a
+  convolution's error in bfloat16, and 1.8 times the memory of its weights.
 - Heads padded to a width of 64, 96 or 192: slower.
 - Keys and values of the text once a picture: 0.4 % of the products, not worth a cache.
 

@@ -2,10 +2,11 @@
 
     python benchmarks/scale.py [--sides 256 512 768 1024] [--decode 4096] [--batches 1 2 4 8 16] [--steps 5 10 20 40 80]
 
-Each point is measured in a process of its own, after a call that warms it up (but not where one takes minutes): the processor's seconds (a GPU's by the
-clock), and the most memory at a time, without the network. Sides: one call of SD 1.5's U-Net, unguided, and a decode
-with its first stage, both in bfloat16 with random weights, the decode by tiles from 2 megapixels on. Batches: that call
-of the U-Net at 256 x 256. Steps: a picture of the shipped model, from words to pixels.
+Each point is measured in a process of its own, after a call that warms it up (but not where one takes minutes): the
+processor's seconds (a GPU's by the clock), and the most memory at a time, without the network. Sides: one call of
+SD 1.5's U-Net, unguided, and a decode with its first stage, both in bfloat16 with random weights, the decode by tiles
+from 2 megapixels on. Batches: that call of the U-Net at 256 x 256. Steps: a picture of the shipped model, from words
+to pixels.
 """
 
 import argparse

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from maquette.diffusion.prediction import PREDICTIONS
 from maquette.engine.parts import markers
+from maquette.families.known import FAMILIES
 from maquette.weights.view import Weights
 
 SPELLINGS = {"v_prediction": "v", "v-prediction": "v", "eps": "epsilon", "flow": "velocity", "x0": "sample"}
@@ -29,7 +30,7 @@ def hints(path: Path, weights: Weights) -> Iterator[tuple[str, tuple[str, str]]]
         # kohya's scripts write epsilon into whatever they train, flows as well
         of = "discrete prediction" if SPELLINGS.get(told, told) in ("epsilon", "v") else "prediction"
         yield of, (told, "modelspec.prediction_type in the metadata")
-    if family := weights.metadata.get(FAMILY_METADATA):
+    if (family := weights.metadata.get(FAMILY_METADATA)) in FAMILIES:
         yield "family", (family, f"{FAMILY_METADATA} in the metadata")
     if weights.metadata.get("ss_zero_terminal_snr") == "True":
         yield "zero_terminal_snr", ("true", "ss_zero_terminal_snr in the metadata")
