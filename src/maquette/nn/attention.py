@@ -17,6 +17,7 @@ Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 LONG = 512  # queries and keys from which products of matrices beat PyTorch's kernel
 SCORES = 1 << 20  # computed at a time: 2 MB, about what a core's cache holds
+ROWS = 128  # of queries at least: with fewer, where there are very many keys, these are read again too often
 KEPT = 1 << 24  # scores that are kept for the way back: 32 MB
 
 
@@ -56,7 +57,7 @@ def attend_by_products(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """
     batch, heads, length, width = q.shape
     keys = k.shape[2]
-    rows = max(SCORES // keys, 16)
+    rows = max(SCORES // keys, ROWS)
     scores = q.new_empty(min(rows, length), keys)
     out = q.new_empty(batch, length, heads, width).transpose(1, 2)  # as `join_heads` wants it
     for place in product(range(batch), range(heads)):
