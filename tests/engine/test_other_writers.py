@@ -61,6 +61,7 @@ def test_a_folder_says_what_diffusers_would_assume_otherwise(
         ("sd3", {"process": RectifiedFlow(5.0)}, "noise schedule"),
         ("sd1", {"process": Discrete.linear()}, "noise schedule"),
         ("sd1", {"latent": 0.5}, "scale of latents"),
+        ("sdxl", {"zero_empty_negative": False}, "answer to empty prompts"),
     ],
 )
 def test_what_one_file_cannot_say_is_not_written_to_one(
@@ -72,7 +73,7 @@ def test_what_one_file_cannot_say_is_not_written_to_one(
     if "latent" in changes:
         changes = {"latent": replace(found.family.latent, scale=changes["latent"])}  # type: ignore[arg-type]
     other = replace(found, family=replace(found.family, **changes))  # type: ignore[arg-type]
-    with pytest.raises(MaquetteError, match=f"has another {what} than {family}"):
+    with pytest.raises(MaquetteError, match=f"cannot say its {what}, which is another than a file of {family} "):
         convert(other, tmp_path / "other.safetensors", "original", None, [])
     assert not (tmp_path / "other.safetensors").exists()
 
