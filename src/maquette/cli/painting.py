@@ -1,6 +1,5 @@
 """The options of every command that paints, and how it paints: open, run with a bar, write, print the paths."""
 
-import itertools
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -214,14 +213,13 @@ def paint_and_write(fields: dict[str, Any], painting: Painting, opening: Opening
         from maquette.workflows.deviation import deviation
         from maquette.workflows.loop import batches, resolve, run
         from maquette.workflows.paint import count_steps, paint
-        from maquette.workflows.picture import check_out, free_name, name_files
+        from maquette.workflows.picture import check_out, checked_names, free_name
         from maquette.workflows.request import Request
 
         request, out = Request.read(fields), painting.out
-        check_out(OUTPUTS / "picture.png" if out is None else out)
-        names = [name_files(file, request.count) for file in filter(None, (out, painting.attention))]
-        for file in itertools.chain(*names):
-            check_out(file)
+        if out is None:
+            check_out(OUTPUTS / "picture.png")
+        names = [checked_names(file, request.count) for file in filter(None, (out, painting.attention))]
         if len(names) == 2 and not {*names[0]}.isdisjoint(names[1]):
             raise MaquetteError(f"--out and --attention would both write {names[1][0]}; give them different names")
         bar.say(f"opening {request.model}")

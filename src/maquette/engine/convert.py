@@ -16,11 +16,12 @@ import torch
 from maquette.diffusion.prediction import PREDICTIONS
 from maquette.diffusion.process import EDM, Discrete
 from maquette.engine.build import outline
+from maquette.engine.fit import check_complete
 from maquette.engine.folder import FAMILY_KEY, INDEX
 from maquette.engine.hints import FAMILY_METADATA
 from maquette.engine.kinds import Kind, find_dialect
 from maquette.engine.parts import unread_layers
-from maquette.engine.recognise import Recognition, check_complete
+from maquette.engine.recognise import Recognition
 from maquette.engine.scheduler import scheduler_config
 from maquette.engine.tokens import find_tokenizer, tokenizer_folder
 from maquette.errors import MaquetteError

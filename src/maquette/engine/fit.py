@@ -14,6 +14,7 @@ from maquette.engine.recognise import Recognition
 from maquette.engine.storage import ROLES, store
 from maquette.engine.streaming import blocks_of
 from maquette.errors import MaquetteError
+from maquette.families.family import Family
 from maquette.models.dit import DiTSpec
 from maquette.models.flux import FluxSpec
 from maquette.models.mmdit import MMDiTSpec
@@ -21,6 +22,20 @@ from maquette.models.unet import UNetSpec
 from maquette.nn.pyramid import PyramidSpec
 
 LARGE_TEXT = 50_000_000  # numbers
+
+
+def check_complete(found: Recognition, family: Family) -> None:
+    """Refuse a model that could not paint, saying what to give.
+
+    Raises:
+        MaquetteError: its first stage or one of its text encoders is missing.
+    """
+    missing = [] if "vae" in found.parts or family.pixels else ["a first stage (vae=FILE)"]
+    for reading in family.readings:
+        if reading.part not in found.parts and not reading.optional:
+            missing.append(f"{reading.part} ({reading.kind.upper()}; text=FILE)")
+    if missing:
+        raise MaquetteError(f"{found.path}: {found.title} without {' and '.join(missing)}; give what is missing")
 
 
 def check_fit(found: Recognition) -> None:

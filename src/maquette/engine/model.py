@@ -147,13 +147,9 @@ class Model:
         """
         if self._file is None:
             raise MaquetteError(f"{self.recognition.path}: its weights are in no file, so that they have no hash")
-        try:
+        if _look(self._file) == self._seen:
             with self._file.open("rb") as file:
-                digest = file_digest(file, sha256).hexdigest()[:10]
-        except OSError:
-            digest = ""
-        if digest and _look(self._file) == self._seen:
-            return digest
+                return file_digest(file, sha256).hexdigest()[:10]
         message = f"{self._file}: is not the file any more that was opened; pictures do not tell the model's hash"
         warnings.warn(message, stacklevel=2)
         return ""

@@ -14,13 +14,13 @@ from maquette.engine.adapt import Origin
 from maquette.engine.build import fill
 from maquette.engine.compiling import compile_blocks
 from maquette.engine.device import fastest_device, fitting_precision, read_device, read_precision
-from maquette.engine.fit import check_fit, parts_to_stream
+from maquette.engine.fit import check_complete, check_fit, parts_to_stream
 from maquette.engine.folder import FAMILY_KEY, INDEX
 from maquette.engine.hub import fetch, is_name
 from maquette.engine.memory import SHORT, free_memory, is_out_of_memory
 from maquette.engine.model import FirstStage, Model
 from maquette.engine.parts import Part, unread_layers, warn_of_surplus
-from maquette.engine.recognise import Recognition, Wishes, check_complete, recognise
+from maquette.engine.recognise import Recognition, Wishes, recognise
 from maquette.engine.storage import ROLES, STORAGES, store
 from maquette.engine.streaming import Streamed
 from maquette.engine.text import ClassEncoder, Encoder, LongTextEncoder, TextEncoder

@@ -378,17 +378,3 @@ def _invisible(denoiser: Part, weights: Weights) -> Iterator[Evidence]:
 def _title(spec: Any, family: Family) -> str:
     published = (item for each in FAMILIES.values() for item in each.published.items())
     return next((name for name, its in published if its == spec), f"custom {family.name}")
-
-
-def check_complete(found: Recognition, family: Family) -> None:
-    """Refuse a model that could not paint, saying what to give.
-
-    Raises:
-        MaquetteError: its first stage or one of its text encoders is missing.
-    """
-    missing = [] if "vae" in found.parts or family.pixels else ["a first stage (vae=FILE)"]
-    for reading in family.readings:
-        if reading.part not in found.parts and not reading.optional:
-            missing.append(f"{reading.part} ({reading.kind.upper()}; text=FILE)")
-    if missing:
-        raise MaquetteError(f"{found.path}: {found.title} without {' and '.join(missing)}; give what is missing")

@@ -65,14 +65,13 @@ class Languages(BaseModel):
     setting: Setting
     matched: dict[str, Matched] = Field(default_factory=dict)
 
-    def write(self, folder: Path) -> Path:
-        """Write NAME-languages.json, and the table as NAME-languages.md, which is returned."""
+    def write(self, folder: Path) -> None:
+        """Write NAME-languages.json, and the table as NAME-languages.md."""
         make_folder(folder)
         stem = f"{self.subject.model}-languages"
         for name, text in ((f"{stem}.json", self.model_dump_json(indent=1) + "\n"), (f"{stem}.md", summary(self))):
             with replacing(folder / name) as file:
                 file.write(text.encode())
-        return folder / f"{stem}.md"
 
 
 def compare_languages(
@@ -114,9 +113,13 @@ def table(found: Languages) -> Iterator[tuple[str, ...]]:
 def summary(found: Languages) -> str:
     """The page that people read."""
     subject = found.subject
-    lines = [f"# English and Chinese: {subject.model}", ""]
-    lines += [
-        f"The {subject.count} held-out scenes of the evaluation (seed {subject.seed}), each said in both languages and"
+    lines = [
+        f"# English and Chinese: {subject.model}",
+        "",
+        f"The {subject.count} held-out scenes of the evaluation (seed {subject.seed}), each said in both languages and",
+        f"painted from the same noise, in {subject.precision} with {found.setting}.",
+        "",
+        *markdown(table(found)),
+        "",
     ]
-    lines += [f"painted from the same noise, in {subject.precision} with {found.setting}.", ""]
-    return "\n".join([*lines, *markdown(table(found)), ""])
+    return "\n".join(lines)

@@ -31,7 +31,7 @@ from maquette.workflows.canvas import read_mask
 from maquette.workflows.guide import Guide
 from maquette.workflows.loras import resolve_added
 from maquette.workflows.overlay import sheet
-from maquette.workflows.picture import Origin, check_out, encode_png, hash_latent, name_files, write_files
+from maquette.workflows.picture import Origin, checked_names, encode_png, hash_latent, write_files
 from maquette.workflows.region import Box, Size, extended_size
 from maquette.workflows.request import MAX_PIXELS, MAX_SIDE, SIZE_MULTIPLE, Request, Resolved, nearest_multiple
 from maquette.workflows.settings import Picture
@@ -70,7 +70,7 @@ class Result:
 
         Raises MaquetteError if a file cannot be written.
         """
-        paths = self._names(out)
+        paths = checked_names(Path(out), len(self.images))
         write_files([(path, encode_png(self.images[k], self._origin(k))) for k, path in enumerate(paths)])
         return paths
 
@@ -78,17 +78,13 @@ class Result:
         """Write a sheet for each picture: where the model looked for each word. Raises as `save`."""
         if self.attention is None:
             raise MaquetteError("no attention was recorded; ask for it with attention=True")
-        paths, files = self._names(out), []
+        paths, files = checked_names(Path(out), len(self.images)), []
         for k, path in enumerate(paths):
             buffer = BytesIO()
             sheet(self.images[k], self.attention.of(k)).save(buffer, "PNG")
             files.append((path, buffer.getvalue()))
         write_files(files)
         return paths
-
-    def _names(self, out: Path | str) -> list[Path]:
-        check_out(Path(out))
-        return name_files(Path(out), len(self.images))
 
     def _origin(self, k: int) -> Origin:
         together = self.request.count > 1 and EMULATIONS[self.request.noise].together

@@ -180,6 +180,14 @@ def name_files(out: Path, count: int) -> list[Path]:
     return [out] if count == 1 else [out.with_stem(f"{out.stem}-{k + 1}") for k in range(count)]
 
 
+def checked_names(out: Path, count: int) -> list[Path]:
+    """The same names, if a picture can be written to each."""
+    paths = name_files(out, count)
+    for path in (out, *paths):  # complaints are of the name that was given where they can be
+        check_out(path)
+    return paths
+
+
 def free_name(folder: Path, request: Resolved) -> Path:
     """A name in `folder` that says words and seed, and that no file has yet, such as a-red-apple-7.png."""
     letters = "".join(c if c.isalnum() else " " for c in request.prompt)
@@ -191,9 +199,6 @@ def free_name(folder: Path, request: Resolved) -> Path:
 
 def write_files(files: Sequence[tuple[Path, bytes]]) -> None:
     """Write all files, or none where one cannot be written; missing folders are made."""
-    for path, _ in files:
-        if path.is_dir():  # the others would be in their places before this one fails
-            raise MaquetteError(f"cannot write {path}: it is a folder; give the name of a file")
     with ExitStack() as stack:
         for path, data in files:
             make_folder(path.parent)
