@@ -3,7 +3,9 @@
 import pytest
 import torch
 from small_models import random_state
+from torch import nn
 
+from maquette.engine import tiling
 from maquette.engine.tiling import in_tiles
 from maquette.models.vae import VAE, VAESpec
 from maquette.models.vq import VQ, VQSpec
@@ -31,9 +33,11 @@ def picture(height: int, width: int) -> torch.Tensor:
     return (noise + torch.linspace(-1, 1, height)[:, None]).clamp(-1, 1)
 
 
+@pytest.mark.parametrize("kept", [tiling.KEPT, 0])
 @pytest.mark.parametrize("name", SPECS)
-def test_tiles_give_the_whole_picture(name: str) -> None:
+def test_tiles_give_the_whole_picture(name: str, kept: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """A difference in the norms' moments, or a halo that is too small, would show as seams of many times as much."""
+    monkeypatch.setattr(tiling, "KEPT", kept)
     network, x = first_stage(name), picture(64, 96)
     encode = (lambda x: network.encode(x).mean) if name != "vq" else network.encode
     whole_z = encode(x)
@@ -45,8 +49,28 @@ def test_tiles_give_the_whole_picture(name: str) -> None:
     assert torch.equal(network.decode(whole_z), whole_x), "untiled again afterwards"
 
 
-def test_tiles_are_computed_one_at_a_time() -> None:
+def test_few_layers_at_a_time_agree_sooner_and_overlap_by_less(monkeypatch: pytest.MonkeyPatch) -> None:
+    network, numbers = first_stage("kl"), []
+    run = network.decoder.run
+
+    def count(block: nn.Module, x: torch.Tensor) -> torch.Tensor:
+        numbers[-1] += x.numel()
+        return run(block, x)
+
+    network.decoder.run = count
+    z = torch.randn(1, 4, 48, 48, generator=torch.Generator().manual_seed(0))
+    for kept in (tiling.KEPT, 0):
+        monkeypatch.setattr(tiling, "KEPT", kept)
+        numbers.append(0)
+        with in_tiles(network, side=12):
+            network.decode(z)
+    assert numbers[0] < 0.75 * numbers[1]
+
+
+@pytest.mark.parametrize("kept", [tiling.KEPT, 0])
+def test_tiles_are_computed_one_at_a_time(kept: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """No block of high resolution sees more than a tile and its halo."""
+    monkeypatch.setattr(tiling, "KEPT", kept)
     network, sizes = first_stage("kl"), []
     run = network.decoder.run
     network.decoder.run = lambda block, x: sizes.append(x.shape[0] * x.shape[2] * x.shape[3]) or run(block, x)

@@ -4,7 +4,8 @@ Two things tie a place of the autoencoder to places far away. Attention stands w
 runs whole. Group norms need the mean and the variance of the whole picture: all tiles use the same ones, and measure
 what they should have been; where the two differ too much, the tiles are computed again with what was measured. Each
 round makes at least one more norm exact, so that this ends at the untiled picture; small crops give the first guess,
-and a few rounds are enough. Tiles overlap by as far as the convolutions look, so that nothing is blended.
+and a few rounds are enough. Tiles overlap by as far as the convolutions look, so that nothing is blended. A map between
+two resolutions is kept where memory allows: what lies between two of them agrees sooner, and overlaps by less.
 """
 
 import math
@@ -12,20 +13,21 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from itertools import pairwise
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from maquette.nn.norm import GroupNorm
+from maquette.nn.norm import GroupNorm, moments
 from maquette.nn.pyramid import Decoder, Encoder, SpatialAttention
 from maquette.nn.resnet import Downsample, ResBlock, Upsample
 
 TILE = 64  # side of a tile, in places of the latent
 CROPS = 4  # along each side of a picture, as long as a tile together
 ROUNDS = 12  # at most
-TOLERANCE = 5e-3  # of means and deviations, in deviations: pictures are then within 1/255 of the untiled one
+KEPT = 1 << 29  # bytes, of a map between two resolutions
+TOLERANCE = 3e-3  # of means and deviations, in deviations: pictures are then within 1/255 of the untiled one
 
 
 class Moments(NamedTuple):
@@ -47,8 +49,16 @@ class Moments(NamedTuple):
         return float(torch.maximum(means, ((self.variance / true.variance).sqrt() - 1).abs()).max())
 
 
+class Layer(NamedTuple):
+    """A part of the network, and how it is run."""
+
+    module: nn.Module
+    call: Callable[[Tensor], Tensor]
+
+
 class Tile(NamedTuple):
-    """What is computed, and which part of it is kept: (first, last + 1) row, then column, in places of the latent."""
+    """What is computed, and which part of it is kept: (first, last + 1) row, then column, in places of the map where it
+    is coarsest: the latent's, if nothing between was kept."""
 
     rows: tuple[int, int]
     columns: tuple[int, int]
@@ -56,7 +66,7 @@ class Tile(NamedTuple):
     kept_columns: tuple[int, int]
 
     def read(self, x: Tensor, scale: int) -> Tensor:
-        """The part of a whole map, `scale` times as fine as the latent, that the tile is computed from."""
+        """The part of a whole map, `scale` times as fine, that the tile is computed from."""
         return x[..., _slice(self.rows, 0, scale), _slice(self.columns, 0, scale)]
 
     def kept(self, part: Tensor) -> Tensor:
@@ -66,7 +76,7 @@ class Tile(NamedTuple):
         return part[..., _slice(*rows, scale), _slice(*columns, scale)]
 
     def write(self, whole: Tensor, part: Tensor, scale: int) -> None:
-        """Put what was computed into its place of a whole map, `scale` times as fine as the latent."""
+        """Put what was computed into its place of a whole map, `scale` times as fine."""
         whole[..., _slice(self.kept_rows, 0, scale), _slice(self.kept_columns, 0, scale)] = self.kept(part)
 
 
@@ -97,15 +107,12 @@ def _decode(decoder: Decoder, z: Tensor, side: int) -> Tensor:
     x = decoder.conv_in(z)
     for block in blocks[:first]:
         x = decoder.run(block, x)
-
-    def finish(part: Tensor) -> Tensor:
-        for block in blocks[first:]:
-            part = decoder.run(block, part)
-        return decoder.leave(part)
-
-    halo = _reach([*blocks[first:], decoder.conv_out])
-    scale = 1 << sum(isinstance(block, Upsample) for block in blocks[first:])
-    return _by_tiles(finish, [*blocks[first:], decoder.norm_out], x, _tiles(x.shape[2:], side, halo), 1, scale)
+    end = Layer(nn.ModuleList([decoder.norm_out, decoder.conv_out]), decoder.leave)
+    for part in _parts([*_layers(decoder, blocks[first:]), end], x):
+        scale = 1 << sum(isinstance(layer.module, Upsample) for layer in part)
+        x = _by_tiles(part, x, _tiles(x.shape[2:], side, _reach(part)), 1, scale)
+        side *= scale
+    return x
 
 
 def _encode(encoder: Encoder, x: Tensor, side: int) -> Tensor:
@@ -113,28 +120,53 @@ def _encode(encoder: Encoder, x: Tensor, side: int) -> Tensor:
     blocks = encoder.blocks
     attention = next((k for k, block in enumerate(blocks) if isinstance(block, SpatialAttention)), len(blocks))
     last = max((k for k, block in enumerate(blocks[:attention]) if isinstance(block, Downsample)), default=-1) + 1
-
-    def begin(part: Tensor) -> Tensor:
-        part = encoder.conv_in(part)
-        for block in blocks[:last]:
-            part = encoder.run(block, part)
-        return part
-
-    scale = 1 << sum(isinstance(block, Downsample) for block in blocks[:last])
-    size = [side // scale for side in x.shape[2:]]
-    if any(length % scale for length in x.shape[2:]):
-        side = max(x.shape)  # the last rows would be halved unevenly: one tile
-    x = _by_tiles(begin, blocks[:last], x, _tiles(size, side, _reach([encoder.conv_in, *blocks[:last]])), scale, 1)
+    whole = 1 << sum(isinstance(block, Downsample) for block in blocks[:last])
+    side *= whole
+    if any(length % whole for length in x.shape[2:]):
+        side = whole * max(x.shape)  # the last rows would be halved unevenly: one tile
+    for part in _parts([Layer(encoder.conv_in, encoder.conv_in), *_layers(encoder, blocks[:last])], x):
+        scale = 1 << sum(isinstance(layer.module, Downsample) for layer in part)
+        side //= scale
+        x = _by_tiles(part, x, _tiles([length // scale for length in x.shape[2:]], side, _reach(part)), scale, 1)
     for block in blocks[last:]:
         x = encoder.run(block, x)
     return encoder.leave(x)
 
 
-def _reach(layers: Sequence[nn.Module]) -> int:
-    """How many places of the latent an edge spoils through layers that only ever refine, or only ever coarsen."""
+def _layers(half: Encoder | Decoder, blocks: Sequence[nn.Module]) -> list[Layer]:
+    return [Layer(block, partial(_run, half, block)) for block in blocks]
+
+
+def _run(half: Encoder | Decoder, block: nn.Module, x: Tensor) -> Tensor:
+    return cast(Tensor, half.run(block, x))
+
+
+def _parts(layers: Sequence[Layer], x: Tensor) -> Iterator[list[Layer]]:
+    """The layers cut where the resolution changes and the map between, computed from `x`, is small enough to keep."""
+    part: list[Layer] = []
+    places = x.shape[2] * x.shape[3]
+    for layer in layers:
+        module = layer.module
+        if isinstance(module, Upsample):
+            if part and places * module.conv.in_channels * x.itemsize <= KEPT:
+                yield part
+                part = []
+            places *= 4
+        part.append(layer)
+        if isinstance(module, Downsample):
+            places //= 4
+            if places * module.conv.out_channels * x.itemsize <= KEPT:
+                yield part
+                part = []
+    if part:
+        yield part
+
+
+def _reach(layers: Sequence[Layer]) -> int:
+    """How many places, as coarse as any, an edge spoils through layers that only ever refine, or only ever coarsen."""
     spoiled, scale = 0, 1
     for layer in layers:
-        match layer:
+        match layer.module:
             case ResBlock():
                 spoiled += 2
             case Upsample():
@@ -147,7 +179,7 @@ def _reach(layers: Sequence[nn.Module]) -> int:
 
 
 def _tiles(size: Sequence[int], side: int, halo: int) -> list[Tile]:
-    """Tiles of about equal size, at most `side` without what they overlap by, that cover a latent (rows, columns)."""
+    """Tiles of about equal size, at most `side` without what they overlap by, that cover a map (rows, columns)."""
     bounds = []
     for length in size:
         count = math.ceil(length / side)
@@ -156,25 +188,24 @@ def _tiles(size: Sequence[int], side: int, halo: int) -> list[Tile]:
     return [Tile(rows, columns, kept_r, kept_c) for rows, kept_r in bounds[0] for columns, kept_c in bounds[1]]
 
 
-def _by_tiles(
-    compute: Callable[[Tensor], Tensor],
-    layers: Sequence[nn.Module],
-    x: Tensor,
-    tiles: Sequence[Tile],
-    scale_in: int,
-    scale_out: int,
-) -> Tensor:
-    """`compute(x)` tile by tile, where x and the answer are so many times as fine as the latent."""
+def _by_tiles(layers: Sequence[Layer], x: Tensor, tiles: Sequence[Tile], scale_in: int, scale_out: int) -> Tensor:
+    """What layers make of x tile by tile, where x and that are so many times as fine as the tiles say."""
+
+    def compute(part: Tensor) -> Tensor:
+        for layer in layers:
+            part = layer.call(part)
+        return part
+
     if len(tiles) == 1:
         return compute(x)
-    norms = [module for layer in layers for module in layer.modules() if isinstance(module, GroupNorm)]
-    crops = _crops(x, scale_in, tiles[0])
+    norms = [module for layer in layers for module in layer.module.modules() if isinstance(module, GroupNorm)]
+    crops, inner = _crops(x, scale_in, tiles[0], _reach(layers))
     corrections = [Moments(torch.zeros(()), torch.ones(()))] * len(norms)
     size = [length * scale_out // scale_in for length in x.shape[2:]]
     whole: Tensor | None = None
     for _ in range(ROUNDS):
         sampled = [_Tally(norm) for norm in norms]
-        with _normalising(norms, [_and_correct(*each) for each in zip(sampled, corrections, strict=True)]):
+        with _normalising(norms, [_and_correct(inner, *each) for each in zip(sampled, corrections, strict=True)]):
             compute(crops)
         used = [tally.moments.times(each) for tally, each in zip(sampled, corrections, strict=True)]
         seen = [_Tally(norm) for norm in norms]
@@ -191,15 +222,21 @@ def _by_tiles(
     return whole
 
 
-def _crops(x: Tensor, scale: int, tile: Tile) -> Tensor:
-    """Small parts from all over a picture, as a batch that takes no more memory than the tile."""
-    sides = [max((b - a) // CROPS, 1) * scale for a, b in (tile.kept_rows, tile.kept_columns)]
+def _crops(x: Tensor, scale: int, tile: Tile, halo: int) -> tuple[Tensor, Tile]:
+    """Parts from all over a picture, as a batch of about a tile's size, and what of each its edges do not spoil."""
+    sides = [
+        min((kept[1] - kept[0]) // CROPS + 2 * halo, (read[1] - read[0]) // CROPS + 2, length // scale)
+        for kept, read, length in zip(tile[2:], tile[:2], x.shape[2:], strict=True)
+    ]
     rows, columns = (
-        [k * (length - side) // (CROPS - 1) // scale * scale for k in range(CROPS)]
+        [k * (length // scale - side) // (CROPS - 1) * scale for k in range(CROPS)]
         for length, side in zip(x.shape[2:], sides, strict=True)
     )
-    parts = [x[..., top : top + sides[0], left : left + sides[1]] for top in rows for left in columns]
-    return torch.cat(parts).contiguous(memory_format=torch.channels_last)
+    height, width = (side * scale for side in sides)
+    parts = [x[..., top : top + height, left : left + width] for top in rows for left in columns]
+    inner = [(edge, side - edge) for side in sides for edge in [min(halo, (side - 1) // 2)]]
+    batch = torch.cat(parts).contiguous(memory_format=torch.channels_last)
+    return batch, Tile((0, sides[0]), (0, sides[1]), inner[0], inner[1])
 
 
 class _Tally:
@@ -211,14 +248,11 @@ class _Tally:
         self.squares: Any = 0.0  # streamed blocks have theirs nowhere between their runs
 
     def add(self, x: Tensor) -> None:
-        exact = torch.promote_types(x.dtype, torch.float32)
-        total = x.sum(dim=(2, 3), dtype=exact).to(_exact(x))
-        squares = torch.linalg.vector_norm(x, dim=(2, 3), dtype=exact).to(_exact(x)).square()
-        self.count += x.numel() // self.groups
-        self.sum, self.squares = (
-            whole + each.view(len(x), self.groups, -1).sum(dim=(0, 2))
-            for whole, each in ((self.sum, total), (self.squares, squares))
-        )
+        mean, variance = moments(x, self.groups)
+        count = x.numel() // self.groups
+        self.count += count
+        self.sum = self.sum + count * mean.mean(0)
+        self.squares = self.squares + count * (variance + mean**2).mean(0)
 
     @property
     def moments(self) -> Moments:
@@ -226,16 +260,11 @@ class _Tally:
         return Moments(mean, (self.squares / self.count - mean**2).clamp(min=0.0) + self.eps)
 
 
-def _exact(x: Tensor) -> torch.dtype:
-    """What sums over a whole picture are kept in: float64, which Apple's GPUs do not have."""
-    return torch.float32 if x.device.type == "mps" else torch.float64
-
-
-def _and_correct(tally: _Tally, correction: Moments) -> Callable[[Tensor], Moments]:
-    """What a norm is to use for a batch of crops: their own moments, corrected."""
+def _and_correct(inner: Tile, tally: _Tally, correction: Moments) -> Callable[[Tensor], Moments]:
+    """What a norm is to use for a batch of crops: the moments of what no edge spoils, corrected."""
 
     def choose(x: Tensor) -> Moments:
-        tally.add(x)
+        tally.add(inner.kept(x))
         return tally.moments.times(correction)
 
     return choose
