@@ -43,7 +43,7 @@ the others in the processor's seconds, on a machine that did other things too:
 | 128 queries at a time at least, not 16: 16384 places, a head of 80; 65536 places, of 40 | 0.90; 13.5 s | 0.76; 8.6 s |
 | GEGLU as two products changed in place, 320 channels, a core | 145 ms | 110 ms |
 | attention and GEGLU so: a step, processor's seconds | 11.3 s | 9.5 s |
-| decoding 2048 x 2048 by tiles: maps kept, a better guess of the norms, faster sums; processor's seconds | 1135 s | 528 s |
+| decoding 2048 x 2048 by tiles: maps kept, a better guess, faster sums; processor's seconds | 1135 s | 528 s |
 
 Attention by products rounds the scores to bfloat16, which doubles the error of the kernel alone where attention is
 peaked. Of eight pictures of the shipped model (four prompts, 20 steps) the root mean square difference in levels of 255
