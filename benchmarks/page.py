@@ -55,7 +55,8 @@ to attention; what is left, all norms and element-wise work, is fused into them;
 
 What is left lies near the ceiling: convolutions reach 180 to 229 GFLOP/s a core where a product of 2048 x 2048
 reaches 206, linear layers as much, attention about 100. A step of 1.607 TFLOP (all of attention counted) takes 7.8
-of the processor's seconds at the ceiling; 0.88 of OpenVINO's would be 7.5.
+of the processor's seconds at the ceiling; 0.88 of OpenVINO's would be 7.5. A decode reaches 110 % of the ceiling, in
+diffusers' products, for folded convolutions need fewer; 0.40 of diffusers' time would be 180 %.
 
 Not kept:
 

@@ -11,6 +11,7 @@ float8" keep their weights so.
 
 import argparse
 import os
+import shlex
 import sys
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
@@ -49,7 +50,7 @@ def compare(task: str, told: argparse.Namespace, contestants: Sequence[tuple[str
     figures = {
         "title": TASKS[task].title,
         "tflop": TASKS[task].tflop,
-        "command": f"python benchmarks/step.py {' '.join(sys.argv[1:])}".split(" --note")[0],
+        "command": f"python benchmarks/step.py {shlex.join(sys.argv[1:])}".split(" --note")[0],
         "machine": machine(told.device),
         "threads": told.threads,
         "device": told.device,
