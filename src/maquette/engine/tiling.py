@@ -24,9 +24,9 @@ from maquette.nn.pyramid import Decoder, Encoder, SpatialAttention
 from maquette.nn.resnet import Downsample, ResBlock, Upsample
 
 TILE = 64  # side of a tile, in places of the latent
-CROPS = 4  # along each side of a picture, as long as a tile together
+CROPS = 4  # along each side of a picture, hardly longer than a tile together
 ROUNDS = 12  # at most
-KEPT = 1 << 29  # bytes, of a map between two resolutions
+KEPT = 1 << 29  # bytes, at most, of a map between two resolutions
 TOLERANCE = 3e-3  # of means and deviations, in deviations: pictures are then within 1/255 of the untiled one
 
 
