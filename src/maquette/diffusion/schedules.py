@@ -79,7 +79,8 @@ def leading(process: Process, n: int, *, offset: int = 1) -> Schedule:
 
 def trailing(process: Process, n: int) -> Schedule:
     """Equal strides counted from the last training step, rounded to whole steps (2305.08891, table 2)."""
-    return _from_steps(process, (round(process.steps * (1.0 - k / n)) - 1 for k in _count(n)))
+    stride = (process.steps - process.steps / len(_count(n))) - process.steps  # as numpy's arange has it: ties agree
+    return _from_steps(process, (round(process.steps + k * stride) - 1 for k in _count(n)))
 
 
 def linspace(process: Process, n: int, *, whole: bool = False) -> Schedule:

@@ -270,6 +270,7 @@ def _encoder(reading: Reading, family: Family, words: CLIPTokenizer | T5Tokenize
         return ClassEncoder(reading, tower)
     if isinstance(words, T5Tokenizer):
         return LongTextEncoder(reading, words, tower)
+    tower.spec = replace(tower.spec, end=words.end)  # configs say "the largest id", and words may have been added
     return TextEncoder(reading, words, tower, family.emphasis)
 
 

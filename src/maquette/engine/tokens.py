@@ -17,7 +17,7 @@ from maquette.weights.json_file import TOKENIZER, read_text, too_long
 # Models on the hub that carry the tokenizers of the published families, in the order in which the cache is searched.
 CLIP_FILES = ("vocab.json", "merges.txt")
 T5_FILES, BERT_FILES = tuple(T5Tokenizer.FILES), tuple(BertTokenizer.FILES)
-FILES = {*CLIP_FILES, *T5_FILES, *BERT_FILES, "tokenizer_config.json", "special_tokens_map.json"}
+FILES = {*CLIP_FILES, *T5_FILES, *BERT_FILES, "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"}
 CLIP_PLACES = (
     ("openai/clip-vit-large-patch14", ""),
     ("stable-diffusion-v1-5/stable-diffusion-v1-5", "tokenizer/"),
@@ -84,7 +84,7 @@ def find_tokenizer(
     tokenizer = CLIPTokenizer.read(place, length=spec.positions)
     if place != own or not (place / "tokenizer_config.json").is_file():
         tokenizer.pad = tokenizer.end if reading.pad is None else reading.pad
-    _check_size(place, max(tokenizer.vocabulary.values()) + 1, spec.vocabulary, model)
+    _check_size(place, len(tokenizer), spec.vocabulary, model)
     if place != own and tokenizer.end != spec.end:
         raise MaquetteError(
             f"{place}: its end mark is {tokenizer.end}, {model} expects {spec.end}; it belongs to another model"

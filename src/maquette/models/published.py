@@ -44,7 +44,7 @@ LDM_UNET = UNetSpec(
     head_width=32,
 )  # CelebA-HQ, FFHQ, LSUN bedrooms
 LDM_CHURCHES_UNET = UNetSpec(
-    widths=(192, 192, 384, 768, 768),
+    widths=(192, 384, 384, 768, 768),
     down=((1, 1), (1, 1), (1, 1), (1, 1), (0, 0)),
     up=((0, 0, 0), (1, 1, 1), (1, 1, 1), (1, 1, 1), (1, 1, 1)),
     context=None,

@@ -78,7 +78,7 @@ def moments(x: Tensor, groups: int) -> tuple[Tensor, Tensor]:
     one, zero = torch.ones(c), torch.zeros(c)  # float32, so that bfloat16's moments are, too
     mean, square = torch.zeros(b, groups, dtype=wide), torch.zeros(b, groups, dtype=wide)
     for strip in x.split(max(1, STRIP // w), dim=2):
-        strip = strip.contiguous(memory_format=torch.channels_last)
+        strip = strip.contiguous()  # PyTorch subtracts the mean first there; channels-last it loses what it cancels
         _, part, rstd = torch.native_group_norm(strip, one, zero, b, c, strip.shape[2] * w, groups, TINY)
         share, part = strip.shape[2] / h, part.to(wide).view(b, groups)
         mean += share * part

@@ -50,7 +50,7 @@ def _scale(largest: Tensor, dtype: torch.dtype) -> Tensor:
     reach, bits = (FLOAT8_REACH, 0) if dtype == FLOAT8 else (STEPS, 8)  # significant bits, as many as bfloat16 has
     mantissa, exponent = torch.frexp(largest / reach)
     scale = torch.ldexp((mantissa * 2**bits).ceil(), exponent - bits)
-    return torch.where(largest > 0, scale, 1.0)
+    return torch.where(largest == 0, 1.0, scale)  # a weight that is not a number leaves the whole channel none
 
 
 def spread(scale: Tensor, ndim: int) -> Tensor:

@@ -2,20 +2,22 @@
 
 The work is done by the `tokenizers` library; here are CLIP's rules. Words are read from and written to the two files
 that published models carry, `vocab.json` and `merges.txt`; the one of later versions, `tokenizer.json`, is read too.
+Words that a textual inversion added to them (`added_tokens.json`) are one token each, or one for each of their vectors.
 """
 
+import itertools
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from tokenizers import Encoding, Regex, Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
+from tokenizers import AddedToken, Encoding, Regex, Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
 
 from maquette.errors import MaquetteError
 
 START, END = "<|startoftext|>", "<|endoftext|>"
 WORD_END = "</w>"
-WHOLE = "tokenizer.json"
+WHOLE, ADDED = "tokenizer.json", "added_tokens.json"
 PATTERN = r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
 
 
@@ -26,6 +28,10 @@ class Piece(NamedTuple):
     start: int
     end: int
 
+    def with_id(self, token: int) -> "Piece":
+        """Another token for the same letters."""
+        return self._replace(id=token)
+
     @classmethod
     def all(cls, encoding: Encoding) -> list["Piece"]:
         """What the library found in a text."""
@@ -33,14 +39,28 @@ class Piece(NamedTuple):
 
 
 class CLIPTokenizer:
-    """Text to ids: start, the words, end, then padding up to `length`."""
+    """Text to ids: start, the words, end, then padding up to `length`.
+
+    `added` are whole words with ids of their own. Of `<cat>`, `<cat>_1`, `<cat>_2`, ... the first stands for all, as
+    diffusers has it of words with several vectors.
+    """
 
     def __init__(
-        self, vocabulary: dict[str, int], merges: Sequence[tuple[str, str]], *, length: int, pad: str | int = END
+        self,
+        vocabulary: dict[str, int],
+        merges: Sequence[tuple[str, str]],
+        *,
+        length: int,
+        pad: str | int = END,
+        added: Mapping[str, int] | None = None,
     ):
-        model = models.BPE(vocab=vocabulary, merges=list(merges), unk_token=END, end_of_word_suffix=WORD_END)
+        self.added = dict(added or {})
+        known = vocabulary | self.added
+        model = models.BPE(vocab=known, merges=list(merges), unk_token=END, end_of_word_suffix=WORD_END)
         self._tokenizer = _with_clip_rules(model)
         self._tokenizer.add_special_tokens([START, END])  # in a text they stand for themselves
+        self._tokenizer.add_tokens([AddedToken(word, normalized=True) for word in self.added])
+        self._further = {token: further for word, token in self.added.items() if (further := [*_further(word, known)])}
         self.vocabulary, self.merges, self.length = vocabulary, list(merges), length
         self.start, self.end = vocabulary[START], vocabulary[END]
         self.pad = pad if isinstance(pad, int) else vocabulary[pad]
@@ -64,9 +84,14 @@ class CLIPTokenizer:
             if "added_tokens_decoder" not in config and special.is_file():  # then transformers believes it, too
                 config |= json.loads(special.read_text("utf-8"))
             two_files = path.is_dir() and (folder / "vocab.json").exists()
-            vocabulary, merges = _read_two_files(folder) if two_files else _read_whole(whole)
-            limit = int(config.get("model_max_length") or length)
-            return cls(vocabulary, merges, length=min(limit, length), pad=_content(config.get("pad_token") or pad))
+            vocabulary, merges, added = _read_two_files(folder) if two_files else _read_whole(whole)
+            decoder = config.get("added_tokens_decoder", {}).items()
+            added |= {token["content"]: int(index) for index, token in decoder}
+            added = {word: index for word, index in added.items() if word not in vocabulary}
+            if not {*vocabulary.values()}.isdisjoint(added.values()):
+                raise ValueError("words were added in the places of others")
+            limit, pad = int(config.get("model_max_length") or length), _content(config.get("pad_token") or pad)
+            return cls(vocabulary, merges, length=min(limit, length), pad=pad, added=added)
         except Exception as error:  # the library raises bare exceptions for merges that do not fit
             reason = f"{type(error).__name__}: {error}"
             raise MaquetteError(
@@ -109,24 +134,28 @@ class CLIPTokenizer:
         (folder / "vocab.json").write_text(json.dumps(self.vocabulary, ensure_ascii=False) + "\n", "utf-8")
         lines = ["#version: 0.2", *(f"{left} {right}" for left, right in self.merges)]
         (folder / "merges.txt").write_text("\n".join(lines) + "\n", "utf-8")
+        if self.added:
+            (folder / ADDED).write_text(json.dumps(self.added, ensure_ascii=False) + "\n", "utf-8")
         config = {
             "tokenizer_class": "CLIPTokenizer",
             "model_max_length": self.length,
             "bos_token": START,
             "eos_token": END,
             "unk_token": END,
-            "pad_token": next(word for word, index in self.vocabulary.items() if index == self.pad),
+            "pad_token": next(word for word, index in (self.vocabulary | self.added).items() if index == self.pad),
             "add_prefix_space": False,
             "do_lower_case": True,
         }
         (folder / "tokenizer_config.json").write_text(json.dumps(config, indent=2) + "\n", "utf-8")
 
     def __len__(self) -> int:
-        return len(self.vocabulary)
+        """How many rows an embedding of all ids has."""
+        return 1 + max([*self.vocabulary.values(), *self.added.values()])
 
     def pieces(self, text: str) -> list[Piece]:
         """The tokens of a text, without marks or padding."""
-        return Piece.all(self._tokenizer.encode(text, add_special_tokens=False))
+        found = Piece.all(self._tokenizer.encode(text, add_special_tokens=False))
+        return [all_of for piece in found for all_of in (piece, *map(piece.with_id, self._further.get(piece.id, ())))]
 
     def words(self, text: str) -> list[int]:
         """The ids of a text without marks or padding."""
@@ -136,7 +165,8 @@ class CLIPTokenizer:
         """Rows of exactly `length` ids; what does not fit is cut off before the end mark."""
         rows = []
         for encoding in self._tokenizer.encode_batch(list(texts), add_special_tokens=False):
-            row = [self.start, *encoding.ids[: self.length - 2], self.end]
+            words = [each for token in encoding.ids for each in (token, *self._further.get(token, ()))]
+            row = [self.start, *words[: self.length - 2], self.end]
             rows.append(row + [self.pad] * (self.length - len(row)))
         return rows
 
@@ -157,22 +187,31 @@ def _with_clip_rules(model: models.BPE) -> Tokenizer:
     return tokenizer
 
 
-Words = tuple[dict[str, int], list[tuple[str, str]]]
-"""A vocabulary and its merges."""
+def _further(word: str, known: Mapping[str, int]) -> Iterator[int]:
+    """The ids of an added word's further vectors."""
+    names = (f"{word}_{number}" for number in itertools.count(1))
+    return (known[name] for name in itertools.takewhile(known.__contains__, names))
+
+
+Words = tuple[dict[str, int], list[tuple[str, str]], dict[str, int]]
+"""A vocabulary, its merges, and words added to it."""
 
 
 def _read_two_files(folder: Path) -> Words:
     lines = (folder / "merges.txt").read_text("utf-8").split("\n")
     merges = [_pair(line) for line in lines if line.strip() and not line.startswith("#version")]
-    return json.loads((folder / "vocab.json").read_text("utf-8")), merges
+    added = json.loads((folder / ADDED).read_text("utf-8")) if (folder / ADDED).is_file() else {}
+    return json.loads((folder / "vocab.json").read_text("utf-8")), merges, added
 
 
 def _read_whole(file: Path) -> Words:
     """The words of a `tokenizer.json`; its rules are CLIP's, which are here."""
-    model = json.loads(file.read_text("utf-8"))["model"]
+    told = json.loads(file.read_text("utf-8"))
+    model, added = told["model"], {token["content"]: token["id"] for token in told.get("added_tokens") or ()}
     if model.get("type", "BPE") != "BPE" or model.get("end_of_word_suffix") != WORD_END:
         raise ValueError(f"{file.name} is not of CLIP's kind")
-    return model["vocab"], [_pair(pair) if isinstance(pair, str) else (pair[0], pair[1]) for pair in model["merges"]]
+    merges = [_pair(pair) if isinstance(pair, str) else (pair[0], pair[1]) for pair in model["merges"]]
+    return model["vocab"], merges, added
 
 
 def _pair(line: str) -> tuple[str, str]:

@@ -182,6 +182,24 @@ def read_recipe(path: Path) -> Recipe | JudgeSettings | AdapterSettings:
     return (JudgeSettings if "judge" in told else AdapterSettings if "adapter" in told else Recipe).read(path)
 
 
+LASTING = ("seed", "stream", "begin", "shapes", "tokenizer", "model", "prediction", "zero_terminal_snr")
+"""What no run can change once it is begun: what it has made so far would be read as something else."""
+
+
+def check_lasting(before: Path, now: Path) -> None:
+    """Refuse to go on with a run by a recipe that says something lasting otherwise than its own."""
+    old, new = ({**told, **told.get("diffusion", {})} for told in (_dumped(before), _dumped(now)))
+    if other := next((name for name in LASTING if old.get(name) != new.get(name)), None):
+        raise MaquetteError(
+            f"{now}: says another {other} than the run was begun with ({before}); restore it, or give another folder "
+            "with --out"
+        )
+
+
+def _dumped(path: Path) -> dict[str, Any]:
+    return read_recipe(path).model_dump()
+
+
 def load(path: Path) -> dict[str, Any]:
     """A recipe's fields, not yet looked at."""
     try:

@@ -42,7 +42,7 @@ from maquette.training.learner import CPU, Learner
 from maquette.training.lock import locked
 from maquette.training.loop import Loop, Task, TimeIsUp
 from maquette.training.parts import Parts
-from maquette.training.recipe import AdapterSettings, JudgeSettings, Recipe, read_recipe
+from maquette.training.recipe import AdapterSettings, JudgeSettings, Recipe, check_lasting, read_recipe
 from maquette.training.scenes import CLOSE, EXTENT
 from maquette.training.sketch import SketchTask
 from maquette.training.stream import SceneStream, Source, prefetched
@@ -362,6 +362,8 @@ def _prepare(recipe: Path, folder: Path, resume: bool) -> None:
     begun = ("*/checkpoints/*.json", f"*/{WEIGHTS}", "tokenizer")
     if not resume and any(any(folder.glob(pattern)) for pattern in begun):
         raise MaquetteError(f"{folder}: holds a run already; go on with --resume, or give another folder with --out")
+    if resume and (folder / RECIPE).exists():
+        check_lasting(folder / RECIPE, recipe)
     folder.mkdir(parents=True, exist_ok=True)
     inner = [
         folder / stage / name for stage in (*STAGES, "judge", "adapter") for name in ("", "checkpoints", "samples")
