@@ -2,6 +2,7 @@ import math
 from itertools import pairwise
 
 import pytest
+from diffusers import DDIMScheduler
 
 from maquette.diffusion.process import CLEAN, Discrete, Process, RectifiedFlow, shifted
 from maquette.diffusion.schedules import SCHEDULES, Schedule, flux_shift, schedule
@@ -69,6 +70,14 @@ def test_flow_without_shift_is_flux_schnell_s(recorded_schedules: dict[str, list
 def test_sd3_is_diffusers(n: int, shift: int, recorded_schedules: dict[str, list[float]]) -> None:
     made = schedule("sd3", RectifiedFlow(shift=float(shift)), n)
     assert times(made)[:-1] == pytest.approx(recorded_schedules[f"sd3.shift{shift}_{n}"][:n], abs=2e-7)  # float32
+
+
+@pytest.mark.parametrize("n", [1, 7, 20, 48, 61, 80, 96, 121, 250, 999])
+def test_trailing_is_diffusers_at_ties_too(n: int) -> None:
+    """Of 48 steps four lie between two training steps; numpy's rounding of a sum decides."""
+    theirs = DDIMScheduler(timestep_spacing="trailing")
+    theirs.set_timesteps(n)
+    assert times(schedule("trailing", SD, n))[:-1] == theirs.timesteps.tolist()[:n]  # of 61 it counts one too many
 
 
 def test_trailing_and_simple_count_from_the_end() -> None:

@@ -1,5 +1,6 @@
 """The shipped model: small enough, the same in diffusers, and steered by its words and its seed alone."""
 
+import json
 import shutil
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -8,12 +9,17 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 import maquette
+from maquette.engine.convert import convert
 from maquette.engine.open import ASSETS
+from maquette.engine.recognise import recognise
 from maquette.errors import MaquetteError
+from maquette.workflows.loop import run
+from maquette.workflows.paint import paint
 from maquette.workflows.picture import read_texts
+from maquette.workflows.request import Request
 
 PROMPTS = ["a red apple on a blue background", "蓝色背景上的红苹果"]
 LIMIT = 40_000_000  # bytes of the whole folder
@@ -104,6 +110,25 @@ def test_a_file_that_changes_gives_no_hash(tmp_path: Path, mini) -> None:
     assert maquette.open(folder, device="cpu", dtype="float32").hash == mini.hash
 
 
+def test_a_folder_with_an_added_word_reads_all_others_as_before(tmp_path: Path, mini) -> None:
+    """What diffusers' textual inversion writes: a row more, and a config that says "the largest id" ends a text."""
+    folder, word = shutil.copytree(ASSETS / "mini", tmp_path / "added"), len(mini.encoders[0].tokenizer)
+    (folder / "tokenizer/added_tokens.json").write_text(json.dumps({"<toy>": word}))
+    config = folder / "text_encoder/config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"vocab_size": word + 1, "eos_token_id": 2}))
+    weights = load_file(folder / "text_encoder/model.safetensors")
+    (name,) = [each for each in weights if each.endswith("token_embedding.weight")]
+    row = torch.full_like(weights[name][:1], 0.1)
+    save_file(weights | {name: torch.cat([weights[name], row])}, folder / "text_encoder/model.safetensors")
+    convert(recognise(folder), tmp_path / "copy", "diffusers", None, [])
+    for path in (folder, tmp_path / "copy"):
+        (encoder,), (own,) = maquette.open(path, device="cpu", dtype="float32").encoders, mini.encoders
+        for told, expected in zip(encoder(["a red apple"]), own(["a red apple"]), strict=True):
+            assert torch.equal(told, expected)
+        assert encoder.chunks("a <toy>")[0].ids[2] == word
+        assert not torch.equal(encoder(["a <toy>"]).tokens, own(["a <toy>"]).tokens)
+
+
 def test_threads_paint_in_turns() -> None:
     """What a request changes for its own steps is not seen by another one's."""
     asked = {"prompt": "a red apple", "seed": 7, "steps": 4}
@@ -114,6 +139,18 @@ def test_threads_paint_in_turns() -> None:
     with ThreadPoolExecutor(len(requests)) as threads:
         together = list(threads.map(lambda each: model.paint(**each).images[0].tobytes(), requests))
     assert together == alone
+
+
+def test_threads_preview_in_turns() -> None:
+    """The first preview decodes, too, and waits until no other thread has the first stage divided into tiles."""
+    model, picture = maquette.open("mini", device="cpu", dtype="float32", tile_vae=True), Image.new("RGB", (192, 192))
+    request = Request(prompt="a red apple", seed=7, steps=2, strength=0.5, image=picture)
+
+    def work(_: int) -> bytes:
+        return run(paint(model, request), lambda step: model.preview(step.x0)).images[0].tobytes()
+
+    with ThreadPoolExecutor(4) as threads:
+        assert len(set(threads.map(work, range(4)))) == 1
 
 
 def test_an_embedding_has_no_more_vectors_than_fit(tmp_path: Path, mini) -> None:

@@ -241,7 +241,7 @@ def test_lora_finds_its_rows(dialect: Dialect[Any, Any], spelling: str) -> None:
         torch.testing.assert_close(merged[name], expected[name])
 
 
-@pytest.mark.parametrize("root", ["lora_te_", "lora_te1_", "text_encoder."])
+@pytest.mark.parametrize("root", ["lora_te_", "lora_te1_", "text_encoder.", "base_model.model."])
 def test_lora_of_text_speaks_transformers_names(root: str) -> None:
     network = r.randomise(r.CLIPText(r.SMALL_OPEN_CLIP))
     module = "text_model.encoder.layers.1.self_attn.v_proj"

@@ -134,3 +134,12 @@ def test_moments_of_something_plain_have_hardly_a_variance() -> None:
     mean, variance = moments(torch.full((1, 4, 300, 300), 0.7), 2)
     torch.testing.assert_close(mean, torch.full((1, 2), 0.7, dtype=torch.float64), atol=1e-4, rtol=0)
     assert float(variance.max()) < 1e-4
+
+
+@pytest.mark.parametrize(("mean", "deviation"), [(5.0, 1.0), (50.0, 1.0), (-100.0, 0.1)])
+def test_moments_are_exact_where_the_mean_is_large(mean: float, deviation: float) -> None:
+    """A mean of the squares less the square of the mean would lose the variance."""
+    x = mean + deviation * torch.randn(1, 8, 190, 257, generator=torch.Generator().manual_seed(0))
+    found = moments(x.contiguous(memory_format=torch.channels_last), 4)[1]
+    exact = x.double().view(1, 4, -1).var(2, unbiased=False)
+    assert float((found / exact - 1).abs().max()) < 1e-5

@@ -106,3 +106,14 @@ def test_the_error_of_a_layer_is_small(kind: type, dtype: torch.dtype, bound: fl
     x = draw(64, 256).bfloat16()
     error = relative(filled(kind, plain, dtype)(x), plain(x))
     assert 0 < error < bound
+
+
+@pytest.mark.parametrize("dtype", [INT8, FLOAT8])
+def test_a_damaged_weight_is_not_hidden(dtype: torch.dtype) -> None:
+    """A channel with a weight that is not a number gives none, as it does in floating point; the others are whole."""
+    weight = draw(3, 8)
+    whole = widen(*quantise(weight, dtype))
+    weight[1, 2] = torch.nan
+    found = widen(*quantise(weight, dtype))
+    assert bool(found[1].isnan().all())
+    assert torch.equal(found[[0, 2]], whole[[0, 2]])

@@ -151,6 +151,34 @@ def test_less_than_the_tower_can_read_is_taken_from_the_config(trained: CLIPToke
     assert CLIPTokenizer.read(tmp_path).length == 77
 
 
+@pytest.mark.parametrize("files", ["one", "two"])
+def test_added_words_are_tokens_of_their_own(folder: Path, tmp_path: Path, files: str) -> None:
+    """As textual inversion adds them to a model's folder, in the files of today's and of earlier transformers."""
+    theirs = Reference.from_pretrained(folder)
+    theirs.add_tokens(["<cat-toy>", "<Gta5>", "苹果的样子"])
+    if files == "one":
+        theirs.save_pretrained(tmp_path)
+    else:
+        ours = CLIPTokenizer.read(folder)
+        added = {word: len(ours) + k for k, word in enumerate(["<cat-toy>", "<Gta5>", "苹果的样子"])}
+        CLIPTokenizer(ours.vocabulary, ours.merges, length=ours.length, added=added).write(tmp_path)
+    ours = CLIPTokenizer.read(tmp_path)
+    assert len(ours) == len(theirs) == len(CLIPTokenizer.read(folder)) + 3
+    for text in ("a photo of <cat-toy>", "<CAT-toy>, <gta5><gta5>", "画苹果的样子，<cat-toy>s", "a cat - toy <cat"):
+        assert ours.words(text) == theirs(text, add_special_tokens=False)["input_ids"]
+
+
+def test_a_word_of_several_vectors_stands_for_all_of_them(trained: CLIPTokenizer) -> None:
+    """`<cat>`, `<cat>_1`, `<cat>_2`: diffusers writes all of them into the prompt."""
+    first = len(trained)
+    added = {"<cat>": first, "<cat>_1": first + 1, "<cat>_2": first + 2, "<dog>": first + 3}
+    tokenizer = CLIPTokenizer(trained.vocabulary, trained.merges, length=8, added=added)
+    pieces = tokenizer.pieces("a <cat><dog>")
+    assert [piece.id for piece in pieces] == [*trained.words("a"), first, first + 1, first + 2, first + 3]
+    assert [(piece.start, piece.end) for piece in pieces[1:]] == [(2, 7)] * 3 + [(7, 12)]
+    assert tokenizer(["a <cat>"])[0][1:6] == [*trained.words("a"), first, first + 1, first + 2, tokenizer.end]
+
+
 @pytest.mark.parametrize("decoder", [True, False])
 def test_an_early_config_leaves_the_padding_to_the_map_beside_it(
     trained: CLIPTokenizer, tmp_path: Path, decoder: bool
@@ -178,6 +206,8 @@ def test_an_early_config_leaves_the_padding_to_the_map_beside_it(
         ("tokenizer_config.json", "[]"),
         ("tokenizer_config.json", '{"pad_token": "<nothing>"}'),
         ("tokenizer_config.json", '{"model_max_length": "long"}'),
+        ("added_tokens.json", "{"),
+        ("added_tokens.json", '{"<new>": 3}'),
     ],
 )
 def test_damaged_files_are_one_clear_error(

@@ -91,6 +91,19 @@ def test_the_recipe_is_kept_as_it_was_last(tmp_path: Path, monkeypatch: pytest.M
         assert Run.read(tmp_path / "run").recipe.clip.steps == steps
 
 
+@pytest.mark.parametrize(
+    ("section", "line"), [("diffusion", 'prediction = "sample"'), ("shapes.text", 'activation = "gelu"')]
+)
+def test_what_a_run_was_begun_with_stays(section: str, line: str, trained: Path, tmp_path: Path) -> None:
+    """Else a finished network would be exported as one that predicts something else."""
+    folder, told = shutil.copytree(trained, tmp_path / "run"), (trained / "recipe.toml").read_text()
+    other, name = tmp_path / "other.toml", section.partition(".")[0] if "." in section else line.partition(" ")[0]
+    other.write_text(told.replace(f"[{section}]", f"[{section}]\n{line}"))
+    with pytest.raises(MaquetteError, match=f"says another {name} than the run was begun with"):
+        train(other, folder=folder, resume=True, console=silent())
+    assert (folder / "recipe.toml").read_text() == told
+
+
 def test_one_stage_alone(trained: Path, tmp_path: Path) -> None:
     shutil.copytree(trained, tmp_path / "run")
     shutil.rmtree(tmp_path / "run/clip")

@@ -257,7 +257,8 @@ class Model:
     @cached_property
     def preview_matrix(self) -> Tensor:
         """What takes latents to about the mean colours of their pictures; found when it is first asked for."""
-        return fit(self)
+        with self.turn:  # other threads may be decoding by tiles, or streaming the first stage
+            return fit(self)
 
     def preview(self, x0: Tensor) -> "list[Image]":
         """Small pictures, one for each place of the latents (B, C, h, w), of about what `decode` makes of them.

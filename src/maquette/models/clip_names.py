@@ -88,9 +88,7 @@ COMFYUI_ROOTS = {
 
 def text_lora_targets(network: CLIPText, position: int = 1) -> list[Target]:
     """Where LoRA files may speak of a model's first, second, ... text tower; all use transformers' names."""
-    own = (
-        ("text_encoder", "") if position == 1 else (f"text_encoder_{position}",)
-    )  # PEFT's folder of a tower has no root
+    own = ("text_encoder", "") if position == 1 else (f"text_encoder_{position}",)  # "": PEFT's folder of one tower
     roots = (*own, *COMFYUI_ROOTS.get(position, ()))
     kohya = ("lora_te", "lora_te1") if position == 1 else (f"lora_te{position}",)
     tables = (text_hf("text_model", network), text_hf("", network))
