@@ -1,7 +1,7 @@
 """A sheet of pictures by the shipped model, one for each prompt, uncurated: prompt k is painted with seed + k.
 
 python benchmarks/sheet.py --seed 7 --out docs/images/mini.png
-python benchmarks/sheet.py --held-out 64 --out docs/images/held-out.png
+python benchmarks/sheet.py --seed 7 --held-out 64 --out src/maquette/assets/mini/samples.jpg    # those of its card
 """
 
 import argparse
@@ -50,6 +50,11 @@ def label_font() -> ImageFont.FreeTypeFont | ImageFont.ImageFont | None:
     return ImageFont.truetype(found, 11) if found else None
 
 
+def fitted(text: str, width: int, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> str:
+    """As much of a label as its picture is wide."""
+    return text if font.getlength(text) <= width else fitted(text.rstrip("…")[:-1] + "…", width, font)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="mini")
@@ -74,9 +79,9 @@ def main() -> None:
         x, y = k % told.columns * width, k // told.columns * tall
         sheet.paste(picture, (x, y))
         if font:
-            draw.text((x + 2, y + height + 2), text[:26], fill="black", font=font)
+            draw.text((x + 2, y + height + 2), fitted(text, width - 4, font), fill="black", font=font)
     told.out.parent.mkdir(parents=True, exist_ok=True)
-    sheet.save(told.out)
+    sheet.save(told.out, quality=85)
     for k, text in enumerate(prompts):
         print(f"{told.seed + k}\t{text}")
     print(told.out)
