@@ -8,6 +8,8 @@ DEBIAN := fonts-noto-color-emoji unicode-cldr-core chromium
 
 export PROMPT ?= a red apple on a blue background
 export SEED ?= 7
+# As it was typed: a dollar sign in it begins no variable of make.
+override PROMPT := $(value PROMPT)
 
 .DEFAULT_GOAL := help
 .PHONY: help setup picture test check debian

@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -17,13 +18,12 @@ from torch import Tensor
 from maquette.errors import MaquetteError
 from maquette.training.captions import caption
 from maquette.training.emoji import fingerprint
-from maquette.training.loop import generator
+from maquette.training.loop import SAVE_EVERY, generator
 from maquette.training.scenes import MOST_THINGS, Scene
 from maquette.training.stream import Batch, SceneStream
 from maquette.weights.atomic_file import replacing
 
 ORDER = 7  # the purpose of an epoch's random numbers
-SAVE_EVERY = 4096  # latents
 
 Encode = Callable[[Tensor], Tensor]
 """Pictures (B, 3, H, W) in [-1, 1] -> unscaled latents (B, C, h, w)."""
@@ -147,7 +147,11 @@ class LatentPool:
         return int(known["filled"])
 
     def fill(self, batches: Iterator[Batch], encode: Encode, to_signed: Callable[[object], Tensor]) -> Iterator[int]:
-        """Encode what is missing; yields how many are there after each batch. `batches` begins at `filled`."""
+        """Encode what is missing; yields how many are there after each batch. `batches` begins at `filled`.
+
+        What is there is vouched for every `SAVE_EVERY` seconds: a killed run loses less than a minute.
+        """
+        saved_at = time.monotonic()
         for batch in batches:
             if self.filled >= self.size:
                 break
@@ -157,8 +161,9 @@ class LatentPool:
                 latents = encode(to_signed(batch.pictures))
             self._data[batch.start : end] = latents.float().cpu().numpy()[: end - batch.start]
             self.filled = end
-            if end == self.size or end // SAVE_EVERY != batch.start // SAVE_EVERY:
+            if end == self.size or time.monotonic() - saved_at > SAVE_EVERY:
                 self._save()
+                saved_at = time.monotonic()
             yield end
 
     def _save(self) -> None:
