@@ -27,6 +27,18 @@ def test_tables_and_the_first_stage_are_printed(capsys: pytest.CaptureFixture[st
     assert "first stage: PSNR inf dB, SSIM 0.5000 over 8 scenes" in printed
 
 
+@pytest.mark.parametrize("columns", [80, 200])
+def test_wide_tables_are_whole_in_narrow_terminals(
+    columns: int, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    setting = "dpmpp_2m, 20 steps, trailing, guidance 3, and some words more"
+    evaluate.print_table("by setting", iter([("", "background", "everything"), (setting, "97.8", "44.8")]))
+    printed = capsys.readouterr().out
+    assert all(words in printed for words in ("background", "everything", setting, "44.8"))
+    assert (f"| {setting} | 97.8 | 44.8 |" in printed) == (columns == 80)
+
+
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [

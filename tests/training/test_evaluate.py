@@ -18,7 +18,7 @@ from maquette.errors import MaquetteError
 from maquette.training import evaluate, study
 from maquette.training.autoencoder import to_signed
 from maquette.training.evaluate import FIGURES, Report, Setting, Tally, evaluate_drawn, evaluate_first_stage, examples
-from maquette.training.plots import Chart
+from maquette.training.plots import Chart, side_by_side
 from maquette.training.scenes import is_held_out
 from maquette.training.study import Plan, Study, Subject, by_language, charts, rows, run_study
 
@@ -184,10 +184,33 @@ def test_tables_and_charts_tell_what_is_known() -> None:
     languages = list(by_language(found))
     assert languages[1] == ("the single object is right", "50.0 %", "50.0 %", "50.0 %", "100.0 %", "8")
     drawn = charts(found)
-    assert drawn["guidance"].lines["object"] == [(g, 0.5) for g in study.GUIDANCE]
-    assert "recolour" not in drawn["guidance"].lines
-    assert drawn["samplers"].lines == {"ddim": [(float(steps), 1.0) for steps in study.STEPS]}
-    assert set(drawn["samplers"].levels) == {"ddpm, 1000 steps", "drawn"}
+    shares, distances = drawn["guidance"]
+    assert shares.lines["object"] == [(g, 0.5) for g in study.GUIDANCE]
+    assert "recolour" not in shares.lines
+    assert distances.lines == {"Fréchet": [(g, 1.5) for g in study.GUIDANCE]} and distances.top == 2.0
+    assert len(drawn["samplers"]) == len(FIGURES)  # one for each but recolour, and one of the distance
+    for chart in drawn["samplers"]:
+        value = 1.5 if chart.title == "Fréchet distance" else 1.0
+        assert chart.lines == {"ddim": [(float(steps), value) for steps in study.STEPS]}
+        assert set(chart.levels) == {"ddpm, 1000 steps", "drawn"}
+
+
+def test_a_single_value_is_no_chart(tmp_path: Path) -> None:
+    base = Setting(guidance=7.5, sampler="dpmpp_2m", steps=20, schedule="trailing")
+    plan = Plan(base)
+    known(plan, [base, *plan.by_guidance(), *plan.by_sampler("ddim")]).write(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["m-guidance.svg", "m-samplers.svg", "m.json", "m.md"]
+    known(plan, [base, plan.reference]).write(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["m.json", "m.md"]
+    assert "svg" not in (tmp_path / "m.md").read_text()
+
+
+def test_charts_stand_side_by_side() -> None:
+    chart = Chart(title="t", x_label="x", y_label="y", lines={"one": [(5, 0.0), (50, 1.0)]}, levels={})
+    root = ElementTree.fromstring(side_by_side([chart] * 3))
+    inner = root.findall("{http://www.w3.org/2000/svg}svg")
+    assert [(each.get("x"), each.get("y")) for each in inner] == [("0", "0"), ("640", "0"), ("0", "380")]
+    assert (root.get("width"), root.get("height")) == ("1280", "760")
 
 
 def test_charts_put_points_where_they_belong() -> None:

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from maquette.training.study import Study
 
 OUT = Path("outputs/evaluation")
+WIDEST = 10_000  # columns of a table
 
 
 def evaluate(
@@ -75,13 +76,22 @@ def show(study: "Study") -> None:
 
 
 def print_table(title: str, rows: "Iterator[tuple[str, ...]]") -> None:
-    """Print rows, the first of which is the header; nothing if there are no others."""
+    """Print rows, the first of which is the header; nothing if there are no others.
+
+    Where the table is wider than the terminal, or than 80 columns where there is none, it is printed as Markdown.
+    """
     from rich.console import Console
     from rich.table import Table
 
+    from maquette.training.study import markdown
+
     header, *body = rows
-    if body:
-        found = Table(*header, title=title)
-        for row in body:
-            found.add_row(*row)
-        Console().print(found)
+    if not body:
+        return
+    found, console = Table(*header, title=title), Console()
+    for row in body:
+        found.add_row(*row)
+    if console.measure(found, options=console.options.update(width=WIDEST)).maximum <= console.width:
+        console.print(found)
+    else:
+        typer.echo("\n".join([title, *markdown(iter([header, *body]))]))

@@ -16,9 +16,10 @@ Points = Sequence[tuple[float, float]]
 
 @dataclass(frozen=True, kw_only=True)
 class Chart:
-    """Shares in percent over something that took a few values, which stand at equal distances.
+    """Values over something that took a few values, which stand at equal distances.
 
-    `lines` are named series of (x, share); `levels` are named shares drawn as dashed lines across.
+    `lines` are named series of (x, y); `levels` are named values drawn as dashed lines across. The axis goes from 0 to
+    `top`, and its numbers are `unit` times the values: by default shares, in percent.
     """
 
     title: str
@@ -26,16 +27,23 @@ class Chart:
     y_label: str
     lines: Mapping[str, Points]
     levels: Mapping[str, float]
+    top: float = 1.0
+    unit: float = 100.0
 
-    def svg(self) -> str:
-        """The chart as a document."""
+    @property
+    def tells(self) -> bool:
+        """Whether there is something to compare along the axis."""
+        return len(self._values) > 1
+
+    def svg(self, x: int = 0, y: int = 0) -> str:
+        """The chart as a document, or as the part of one that begins at (x, y)."""
         names = [*self.lines, *self.levels]
         colours = {name: COLOURS[k % len(COLOURS)] for k, name in enumerate(names)}
         parts = [*self._frame(), *self._levels(colours), *self._lines(colours)]
         parts += [mark for k, name in enumerate(names) for mark in self._legend(k, name, colours[name])]
         body = "\n".join(parts)
         return (
-            f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" width="{WIDTH}" '
+            f'<svg xmlns="http://www.w3.org/2000/svg" x="{x}" y="{y}" viewBox="0 0 {WIDTH} {HEIGHT}" width="{WIDTH}" '
             f'height="{HEIGHT}" font-family="sans-serif" font-size="12">\n'
             f'<rect width="{WIDTH}" height="{HEIGHT}" fill="white"/>\n{body}\n</svg>\n'
         )
@@ -48,18 +56,18 @@ class Chart:
         values = self._values
         return LEFT + (WIDTH - LEFT - RIGHT) * (values.index(value) + 0.5) / len(values)
 
-    def _y(self, share: float) -> float:
-        return HEIGHT - BOTTOM - (HEIGHT - TOP - BOTTOM) * share
+    def _y(self, value: float) -> float:
+        return HEIGHT - BOTTOM - (HEIGHT - TOP - BOTTOM) * value / self.top
 
     def _frame(self) -> list[str]:
         """Title, grid and axes."""
         middle = (LEFT + WIDTH - RIGHT) / 2
         parts = [_text(middle, 22, self.title, "middle", bold=True), _text(middle, HEIGHT - 8, self.x_label, "middle")]
         parts.append(_text(LEFT, TOP - 8, self.y_label, "middle"))
-        for percent in range(0, 101, 20):
-            y = self._y(percent / 100)
+        for value in (self.top * fifth / 5 for fifth in range(6)):
+            y = self._y(value)
             parts.append(f'<path d="M{LEFT} {y:.1f}H{WIDTH - RIGHT}" stroke="#ddd"/>')
-            parts.append(_text(LEFT - 8, y + 4, f"{percent}", "end"))
+            parts.append(_text(LEFT - 8, y + 4, f"{self.unit * value:.3g}", "end"))
         parts += [_text(self._x(value), HEIGHT - BOTTOM + 18, f"{value:g}", "middle") for value in self._values]
         return parts
 
@@ -82,6 +90,16 @@ class Chart:
         x, y = WIDTH - RIGHT + 14, TOP + 10 + 20 * row
         dashes = ' stroke-dasharray="5 4"' if name in self.levels else ""
         return [f'<path d="M{x} {y}h22" stroke="{colour}" stroke-width="2"{dashes}/>', _text(x + 28, y + 4, name)]
+
+
+def side_by_side(charts: Sequence[Chart], columns: int = 2) -> str:
+    """Several charts as one document, row by row."""
+    width, height = min(columns, len(charts)) * WIDTH, -(-len(charts) // columns) * HEIGHT
+    parts = [chart.svg(k % columns * WIDTH, k // columns * HEIGHT) for k, chart in enumerate(charts)]
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" height="{height}">\n'
+        f"{''.join(parts)}</svg>\n"
+    )
 
 
 def _text(x: float, y: float, words: str, anchor: str = "start", bold: bool = False) -> str:

@@ -4,8 +4,9 @@ It takes hours. Every setting's report is written as soon as it is known, and un
 what is there is not done again.
 """
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -25,7 +26,7 @@ from maquette.training.evaluate import (
     evaluate_first_stage,
 )
 from maquette.training.kept import Kept
-from maquette.training.plots import Chart
+from maquette.training.plots import Chart, Points, side_by_side
 from maquette.training.readings import Judging
 from maquette.weights.atomic_file import make_folder, replacing
 
@@ -36,6 +37,7 @@ SAMPLERS = (
     "dpmpp_2s_a",
 )  # fmt: skip
 REFERENCE_SAMPLER, REFERENCE_STEPS = "ddpm", 1000
+FRECHET = "Fréchet"
 WORDS = {
     "object": "the single object is right",
     "objects": "both objects are right",
@@ -98,6 +100,9 @@ class Study(BaseModel):
         for name, text in texts.items():
             with replacing(folder / name) as file:
                 file.write(text.encode())
+        for name in (f"{self.subject.model}-{key}.svg" for key in charts(self)):
+            if name not in texts:  # of an earlier version
+                (folder / name).unlink(missing_ok=True)
 
     def report(self, setting: Setting) -> Report | None:
         """What is known of a setting."""
@@ -180,7 +185,7 @@ def run_study(
 
 def rows(study: Study) -> Iterator[tuple[str, ...]]:
     """The table: a header, then what is known, one row for each report."""
-    yield ("", *FIGURES, "Fréchet")
+    yield ("", *FIGURES, FRECHET)
     if study.drawn is not None:
         yield ("drawn (the judge's own reliability)", *_cells(study.drawn))
     for name, report in study.cells.items():
@@ -206,40 +211,69 @@ def by_language(study: Study) -> Iterator[tuple[str, ...]]:
         yield (WORDS[figure], *shares, str(tallies[2].of))
 
 
-def charts(study: Study) -> dict[str, Chart]:
-    """By guidance, and by sampler and steps; only what is known."""
+def charts(study: Study) -> dict[str, list[Chart]]:
+    """By guidance, and by sampler and steps: what is known of each figure for more than one value."""
     plan, base = Plan(study.base), study.base
-    levels = {}
-    for name, report in (("ddpm, 1000 steps", study.report(plan.reference)), ("drawn", study.drawn)):
+    by = f"({base.sampler}, {base.steps} steps)"
+    guidance = [
+        _chart(f"By guidance {by}", "guidance scale", "% right", _lines(study, plan.by_guidance(), "guidance"), {}),
+        _distances(f"By guidance {by}", "guidance scale", {"Fréchet": plan.by_guidance()}, study, "guidance"),
+    ]
+    settings = {name: plan.by_sampler(name) for name in plan.samplers}
+    samplers = [_by_sampler(study, settings, figure) for figure in FIGURES]
+    samplers.append(_distances("Fréchet distance", "steps", settings, study, "steps"))
+    found = {"guidance": guidance, "samplers": samplers}
+    return {key: [chart for chart in each if chart.tells] for key, each in found.items()}
+
+
+def _by_sampler(study: Study, settings: Mapping[str, Sequence[Setting]], figure: str) -> Chart:
+    lines = {name: _line(study, each, figure, "steps") for name, each in settings.items()}
+    levels = {name: report.tally(figure).share for name, report in _levels(study) if report.tally(figure).of}
+    return _chart(WORDS[figure], "steps", "%", lines, levels)
+
+
+def _distances(title: str, x_label: str, settings: Mapping[str, Sequence[Setting]], study: Study, over: str) -> Chart:
+    """A chart of the Fréchet distance."""
+    lines = {name: _line(study, each, FRECHET, over) for name, each in settings.items()}
+    levels = {name: report.frechet for name, report in _levels(study)} if over == "steps" else {}
+    highest = max([y for line in lines.values() for _, y in line] + [*levels.values()], default=1.0)
+    return replace(_chart(title, x_label, FRECHET, lines, levels), top=_rounded_up(highest), unit=1.0)
+
+
+def _rounded_up(value: float) -> float:
+    """The end of an axis: 1, 2 or 5 times a power of ten."""
+    power = 10.0 ** math.floor(math.log10(max(value, 1e-9)))
+    return next(power * factor for factor in (1, 2, 5, 10) if power * factor >= value)
+
+
+def _chart(title: str, x_label: str, y_label: str, lines: Mapping[str, Points], levels: Mapping[str, float]) -> Chart:
+    known = {name: points for name, points in lines.items() if points}
+    return Chart(title=title, x_label=x_label, y_label=y_label, lines=known, levels=levels)
+
+
+def _levels(study: Study) -> Iterator[tuple[str, Report]]:
+    """What other settings are held against: the ancestral sampler at 1000 steps, and the drawn scenes."""
+    reference = Plan(study.base).reference
+    for name, report in (
+        (f"{reference.sampler}, {reference.steps} steps", study.report(reference)),
+        ("drawn", study.drawn),
+    ):
         if report is not None:
-            levels[name] = report.tally("everything").share
-    guidance = {figure: _line(study, plan.by_guidance(), figure, "guidance") for figure in FIGURES}
-    samplers = {name: _line(study, plan.by_sampler(name), "everything", "steps") for name in plan.samplers}
-    return {
-        "guidance": Chart(
-            title=f"By guidance ({base.sampler}, {base.steps} steps)",
-            x_label="guidance scale",
-            y_label="% right",
-            lines={name: points for name, points in guidance.items() if points},
-            levels={},
-        ),
-        "samplers": Chart(
-            title=f"By sampler and steps (guidance {base.guidance:g})",
-            x_label="steps",
-            y_label="% all right",
-            lines={name: points for name, points in samplers.items() if points},
-            levels=levels,
-        ),
-    }
+            yield name, report
 
 
-def _line(study: Study, settings: Sequence[Setting], figure: str, over: str) -> list[tuple[float, float]]:
-    """What is known of a figure over a field of the settings."""
+def _lines(study: Study, settings: Sequence[Setting], over: str) -> dict[str, Points]:
+    return {figure: _line(study, settings, figure, over) for figure in FIGURES}
+
+
+def _line(study: Study, settings: Sequence[Setting], figure: str, over: str) -> Points:
+    """What is known of a figure, or of the distance, over a field of the settings."""
     points = []
     for setting in settings:
         report = study.report(setting)
-        if report is not None and report.tally(figure).of:
-            points.append((float(getattr(setting, over)), report.tally(figure).share))
+        if report is not None and (figure == FRECHET or report.tally(figure).of):
+            value = report.frechet if figure == FRECHET else report.tally(figure).share
+            points.append((float(getattr(setting, over)), value))
     return points
 
 
@@ -257,10 +291,10 @@ def summary(study: Study) -> dict[str, str]:
         "Percent right in each setting, and the squared Fréchet distance to drawn scenes in the judge's features:"
     ]
     lines += ["", *markdown(rows(study)), ""]
-    files = {f"{subject.model}-{key}.svg": chart for key, chart in charts(study).items() if chart.lines}
-    for name, chart in files.items():
-        lines += [f"![{chart.title}]({name})", ""]
-    return {f"{subject.model}.md": "\n".join(lines), **{name: chart.svg() for name, chart in files.items()}}
+    files = {f"{subject.model}-{key}.svg": each for key, each in charts(study).items() if each}
+    for name, each in files.items():
+        lines += [f"![{', '.join(dict.fromkeys(chart.title for chart in each))}]({name})", ""]
+    return {f"{subject.model}.md": "\n".join(lines), **{name: side_by_side(each) for name, each in files.items()}}
 
 
 def markdown(table: Iterator[tuple[str, ...]]) -> list[str]:
