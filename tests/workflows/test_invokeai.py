@@ -103,6 +103,20 @@ def test_what_a_request_has_no_words_for_is_named() -> None:
     }
 
 
+def test_pictures_that_were_looked_at_and_regions_are_named() -> None:
+    reference = {"id": "a", "isEnabled": True, "config": {"type": "ip_adapter", "weight": 1, "model": {"name": "ip"}}}
+    assert left(read_metadata(json.dumps(METADATA | {"ref_images": [reference]}))).keys() == {
+        *("ref_images", "vae", "scheduler"),
+    }
+    layers = [{"id": "c", "isEnabled": True}, {"id": "d", "isEnabled": False}]
+    off: dict[str, Any] = {"rasterLayers": layers, "referenceImages": layers[1:], "controlLayers": []}
+    told = {"controlLayers": layers, "regionalGuidance": layers, "referenceImages": layers}
+    settings = read_metadata(json.dumps(METADATA | {"vae": None, "canvas_v2_metadata": off | told, "ref_images": []}))
+    assert left(settings).items() >= dict.fromkeys(told, "[{'id': 'c', 'isEnabled': True}]").items()
+    for canvas in (off, [], "text", {"controlLayers": None}):
+        assert left(read_metadata(json.dumps(METADATA | {"canvas_v2_metadata": canvas}))).keys() == {"vae", "scheduler"}
+
+
 @pytest.mark.parametrize(("steps", "schedule"), [(20, "karras"), (50, "linspace")])
 def test_reads_what_version_2_wrote(steps: int, schedule: str) -> None:
     settings = read_sd_metadata(json.dumps(OLD | {"image": OLD["image"] | {"steps": steps}}))

@@ -23,10 +23,16 @@ NOT_FLOW = {"sd-1", "sd-2", *SDXL, ""}  # the bases whose schedules are over tra
 _SILENT = {
     *("generation_mode", "positive_prompt", "negative_prompt", "width", "height", "seed", "cfg_scale", "steps"),
     *("scheduler", "clip_skip", "model", "rand_device", "app_version", "loras", "cfg_rescale_multiplier"),
-    *("strength", "init_image", "hrf_enabled", "_canvas_objects", "canvas_v2_metadata", "ref_images"),
+    *("strength", "init_image", "hrf_enabled", "_canvas_objects", "canvas_v2_metadata"),
     *("refiner_model", "refiner_start"),
 }
-_WHY = {"vae": "open the model with it: --vae FILE", "hrf_method": "its second pass is not taken over"}
+_LOOKED_AT = "the pictures that it looked at are not in the file; give them with --control"
+_WHY = {
+    **{"vae": "open the model with it: --vae FILE", "hrf_method": "its second pass is not taken over"},
+    **{"ref_images": _LOOKED_AT, "referenceImages": _LOOKED_AT, "controlLayers": _LOOKED_AT},
+    "regionalGuidance": "the masks of its regions are not in the file; give them with --region",
+}
+_ON_CANVAS = ("controlLayers", "referenceImages", "regionalGuidance")
 _SWITCHES = {"s": "steps", "S": "seed", "W": "width", "H": "height", "C": "cfg_scale", "A": "sampler"}
 _BLEND = re.compile(r"[\w)][+-]{1,9}(?=[\s,.)]|$)|\)[\d.]+")
 _NEGATIVE = re.compile(r"\[([^\[\]]*)\]")
@@ -92,6 +98,19 @@ def _leave_rest(settings: Settings, told: Mapping[str, Any]) -> None:
     for name, value in told.items():
         if name not in _SILENT and value not in (None, "", [], False, {}):
             settings.leave(name, value, _WHY.get(name, NOT_HERE))
+    _leave_canvas(settings, told.get("canvas_v2_metadata"))
+
+
+def _leave_canvas(settings: Settings, canvas: object) -> None:
+    """What acted on the picture from the canvas; layers that were switched off are told there, too, and did not."""
+    if not isinstance(canvas, dict):
+        return
+    for name in _ON_CANVAS:
+        layers = canvas.get(name)
+        each = layers if isinstance(layers, list) else [layers] if layers else []
+        acting = [layer for layer in each if not (isinstance(layer, dict) and layer.get("isEnabled") is False)]
+        if acting:
+            settings.leave(name, acting, _WHY[name])
 
 
 def read_sd_metadata(text: str) -> Settings:
