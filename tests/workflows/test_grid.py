@@ -142,6 +142,24 @@ def test_pictures_begun_with_are_varied(model, tmp_path: Path) -> None:
     assert varied(alone, [mask], mask.values).mask.path == str(tmp_path / "white.png")
 
 
+def test_two_axes_lead_into_the_same_part(model) -> None:
+    request = Request(prompt="a red apple", seed=7, steps=2)
+    axes = [Axis.read("hires.scale=1.5,2"), Axis.read("hires.strength=0.3,0.6")]
+    _, results = loop.run(grid(model, request, axes))
+    told = [(result.request.hires.scale, result.request.hires.strength) for result in results]
+    assert told == [(1.5, 0.3), (2.0, 0.3), (1.5, 0.6), (2.0, 0.6)]
+    begun = Request.read(
+        {"image": Image.new("RGB", (32, 32)), "controls": [{"model": "a"}, {"model": "b", "end": 0.9}]}
+    )
+    for first, second, values in (
+        ("variation.amount=0.2", "variation.seed=1", [0.2, 1]),
+        ("controls.start=0.5", "controls.end=0.6", [0.5, 0.6]),
+    ):
+        both = varied(begun, [Axis.read(first), Axis.read(second)], values)
+        assert varied(begun, [Axis.read(second), Axis.read(first)], values[::-1]) == both
+    assert [(each.model, each.start, each.end) for each in both.controls] == [("a", 0.5, 0.6), ("b", 0.5, 0.6)]
+
+
 def test_what_there_are_several_of_is_varied_in_each() -> None:
     boxes = [{"prompt": word, "box": "16x16+0+0", "feather": 3} for word in ("cat", "dog")]
     request = Request.read({"regions": boxes, "image": Image.new("RGB", (32, 32)), "controls": [{"model": "canny"}]})

@@ -201,7 +201,9 @@ def _with(outer: str, part: Any, inner: str, value: Any) -> Any:
         return tuple(_with(outer, each, inner, value) for each in part)
     if not part and get_origin(_innermost(_kind(Request.model_fields[outer]))) is tuple:
         raise MaquetteError(f"{outer}.{inner} cannot be varied: the request has no {outer}; give some")
-    return {**({} if part is None else {k: getattr(part, k) for k in part.model_fields_set}), inner: value}
+    if part is not None and not isinstance(part, Mapping):  # as it is after another axis led into it
+        part = {name: getattr(part, name) for name in part.model_fields_set}
+    return {**(part or {}), inner: value}
 
 
 @torch.no_grad()
