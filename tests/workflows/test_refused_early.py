@@ -42,6 +42,34 @@ def test_what_would_fail_later_fails_before_anything_is_painted(
         run(paint(model, Request.read({"prompt": "x", **size, **fields})), lambda step: pytest.fail("it painted"))
 
 
+@pytest.mark.parametrize(
+    ("finder", "problem"),
+    [
+        ("given:500,500,600,600", "outside of the picture, 96x96"),
+        ("mask:FOLDER/wide.png", "their shapes differ"),
+        ("mask:FOLDER/black.png", "is empty"),
+        ("mask:FOLDER/words.png", "words.png"),
+        ("differences:FOLDER/wide.png", "64x32 and 96x96 cannot be compared"),
+    ],
+)
+def test_a_finder_that_cannot_look_at_what_is_painted_is_refused(
+    model: Model, finder: str, problem: str, tmp_path: Path
+) -> None:
+    for name, size, colour in (("wide", (64, 32), 255), ("black", (96, 96), 0)):
+        Image.new("L", size, colour).save(tmp_path / f"{name}.png")
+    (tmp_path / "words.png").write_text("words")
+    fields = {**SIZE, "hires": {"scale": 1.5}, "detail": {"finder": finder.replace("FOLDER", str(tmp_path))}}
+    with pytest.raises(MaquetteError, match=problem):
+        run(paint(model, Request.read(fields)), lambda step: pytest.fail("it painted"))
+
+
+def test_a_finder_that_can_is_not(model: Model, tmp_path: Path) -> None:
+    Image.new("RGB", (64, 64)).save(tmp_path / "before.png")
+    for finder in (f"differences:{tmp_path / 'before.png'}", "given:8,8,40,40"):
+        result = run(paint(model, Request.read({**SIZE, "seed": 7, "detail": {"finder": finder, "size": 64}})))
+        assert result.images[0].size == (64, 64)
+
+
 def test_a_finder_that_finds_nothing_says_so(model: Model, tmp_path: Path) -> None:
     Image.new("L", (64, 64)).save(tmp_path / "none.png")
     speck = Image.new("L", (64, 64))

@@ -1,9 +1,11 @@
 """What would fail, or be left out, only after much was painted: refused before anything is."""
 
+from PIL import Image
+
 from maquette.engine.model import Model
 from maquette.engine.upscale import upscaler_beside
 from maquette.errors import MaquetteError
-from maquette.workflows.finders import finder
+from maquette.workflows.finders import finder, only_looks
 from maquette.workflows.hires import enlarged
 from maquette.workflows.loop import shown_size
 from maquette.workflows.region import Box, Size
@@ -13,6 +15,8 @@ from maquette.workflows.upscale import check_size
 
 def check(model: Model, request: Resolved) -> None:
     """Refuse maps of attention that nothing would record, a finder or upscaler that is none, a box outside the picture.
+
+    Finders of ours, detectors aside, must be able to look at a picture of that size.
 
     Raises:
         MaquetteError: which of them, and what to do.
@@ -33,10 +37,13 @@ def check(model: Model, request: Resolved) -> None:
             request.image.rgb.size if given and request.image else (request.width, request.height), upscaler.scale
         )
     if request.detail is not None:
+        size = _final_size(model, request)
         if request.detail.finder is not None:
-            finder(request.detail.finder)
+            find = finder(request.detail.finder)
+            if only_looks(request.detail.finder):
+                find(Image.new("RGB", size))
         for box in request.detail.boxes:
-            Box(*box).within(_final_size(model, request))
+            Box(*box).within(size)
 
 
 def _final_size(model: Model, request: Resolved) -> Size:

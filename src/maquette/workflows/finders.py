@@ -174,6 +174,12 @@ OURS: Mapping[str, Callable[[str], Finder]] = {
 }
 
 
+def only_looks(spec: str) -> bool:
+    """Whether what a text names is one of ours that asks no network: quick, and what it refuses is a size or a file."""
+    name = spec.partition(":")[0]
+    return name in OURS and name != "ultralytics"
+
+
 def runs_code(spec: str) -> bool:
     """Whether what a text names may run code of others: a plug-in, or a detector that is trusted."""
     name, _, text = spec.partition(":")
