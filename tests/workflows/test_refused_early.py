@@ -70,6 +70,19 @@ def test_a_finder_that_can_is_not(model: Model, tmp_path: Path) -> None:
         assert result.images[0].size == (64, 64)
 
 
+@pytest.mark.parametrize(
+    ("fields", "problem"),
+    [
+        ({"tiles": {"size": 72, "overlap": 8}}, "tiles.size 72 is not a multiple of 16, as gaussian needs; try 64"),
+        ({"detail": {"boxes": [(0, 0, 20, 20)], "size": 72}}, "detail.size 72 is not a multiple of 16"),
+    ],
+)
+def test_sides_that_do_not_suit_the_model_are_refused(model: Model, fields: dict[str, Any], problem: str) -> None:
+    model.multiple = 16
+    with pytest.raises(MaquetteError, match=problem):
+        run(paint(model, Request.read({**SIZE, **fields})), lambda step: pytest.fail("it painted"))
+
+
 def test_a_finder_that_finds_nothing_says_so(model: Model, tmp_path: Path) -> None:
     Image.new("L", (64, 64)).save(tmp_path / "none.png")
     speck = Image.new("L", (64, 64))

@@ -5,7 +5,7 @@ A workflow yields each `Step` of its samplers and returns a `Result`; one workfl
 
 import math
 import warnings
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from io import BytesIO
@@ -162,7 +162,7 @@ def shown_size(request: Resolved, multiple: int) -> Size:
 
 
 def resolve(request: Request, model: Model) -> Resolved:
-    """Fill in the model's name, its family's defaults and what is added to it; the size must suit the model."""
+    """Fill in the model's name, its family's defaults and what is added to it; sizes must suit the model."""
     added = resolve_added(request, model)
     defaults = of_loras(model.family.defaults, [lora.file for lora in added["loras"]])
     if request.image is not None:
@@ -183,13 +183,23 @@ def resolve(request: Request, model: Model) -> Resolved:
             Box(*region.box).within((resolved.width, resolved.height))
         if region.mask is not None:
             _check_region(region.mask, resolved)
-    for name, side in (("width", resolved.width), ("height", resolved.height)):
+    for name, side in _sides(resolved):
         if side % model.multiple:
             near = nearest_multiple(side, model.multiple)
             raise MaquetteError(
                 f"{name} {side} is not a multiple of {model.multiple}, as {model.name} needs; try {near}"
             )
     return resolved
+
+
+def _sides(request: Resolved) -> Iterator[tuple[str, int]]:
+    """Of all that is told to be painted by itself, but for a second pass, whose sides are rounded."""
+    yield "width", request.width
+    yield "height", request.height
+    if request.tiles is not None:
+        yield "tiles.size", request.tiles.size
+    if request.detail is not None and request.detail.size is not None:
+        yield "detail.size", request.detail.size
 
 
 def _check_region(mask: Picture, request: Resolved) -> None:
