@@ -102,6 +102,25 @@ def test_a_crop_holds_its_region_and_has_its_shape(seed: int) -> None:
         assert abs(crop.height - min(wanted, largest)) <= 1
 
 
+@pytest.mark.parametrize("seed", range(60))
+def test_a_crop_holds_what_is_around_its_region_and_is_no_other_where_it_did(seed: int) -> None:
+    chance = random.Random(seed)
+    bounds, least = (chance.randrange(8, 300), chance.randrange(8, 300)), chance.randrange(1, 9)
+    left, top = chance.randrange(bounds[0]), chance.randrange(bounds[1])
+    region = Box(left, top, chance.randrange(left, bounds[0]) + 1, chance.randrange(top, bounds[1]) + 1)
+    aspect = chance.choice((0.5, 1.0, 1.5))
+    crop, plain = around(region, 10, aspect, bounds, least), around(region, 10, aspect, bounds)
+    kept = max(left - least, 0), max(top - least, 0), min(region.right + least, bounds[0]), region.bottom + least
+    kept = Box(*kept).within(bounds)
+
+    def holds(outer: Box) -> bool:
+        ends = outer.right >= kept.right and outer.bottom >= kept.bottom
+        return outer.left <= kept.left and outer.top <= kept.top and ends
+
+    assert crop.within(bounds) == crop and holds(crop)
+    assert not holds(plain) or crop == plain
+
+
 def test_a_crop_is_in_the_middle_where_there_is_room() -> None:
     assert around(Box(40, 40, 60, 60), 10, 1.0, (100, 100)) == (30, 30, 70, 70)
     assert around(Box(40, 40, 60, 60), 10, 2.0, (100, 100)) == (10, 30, 90, 70)

@@ -160,6 +160,18 @@ def test_the_soft_edge_of_a_small_detail_is_not_cut(padding: float, model: Model
     assert np.abs(np.diff(changes)).max() < changes.max() / 2
 
 
+@pytest.mark.parametrize("box", [(10, 40, 54, 120), (0, 40, 64, 120)])
+def test_the_soft_edge_of_a_detail_longer_than_the_picture_is_wide_is_not_cut(
+    box: tuple[int, int, int, int], model: Model
+) -> None:
+    image = Image.new("RGB", (64, 160), (200, 30, 90))
+    detail = {"boxes": (box,), "size": 64, "feather": 8, "strength": 1.0}
+    (new,) = run(paint(model, Request.read({"image": image, "seed": 7, "detail": detail}))).images
+    changes = np.abs(np.asarray(new, int) - np.asarray(image, int)).max(-1)[:, 32]
+    assert (changes[34:126] > 0).all() and (changes[:32] == 0).all() and (changes[128:] == 0).all()
+    assert np.abs(np.diff(changes)).max() < changes.max() / 2
+
+
 def test_regions_lie_over_the_same_part_of_a_larger_picture(model: Model) -> None:
     fields = {"regions": [{"prompt": "[a:b:6]", "box": (32, 0, 64, 64), "feather": 8}], "hires": {"scale": 1.5}}
     request = resolve(Request.read({"steps": 4, **SIZE, **fields}), model)

@@ -53,8 +53,9 @@ def _repaint_enlarged(
     told, defaults = request.detail, model.family.defaults
     width, height = (told.size or side for side in (defaults.width, defaults.height))
     mask = feather(found.covering(image.size), told.feather)
-    padding = max(round(told.padding * max(found.box.size)), told.feather + 1)  # all of the soft edge, and what is kept
-    crop = around(found.box, padding, width / height, image.size)
+    edge = told.feather + 1  # all of the soft edge, and what is kept
+    padding = max(round(told.padding * max(found.box.size)), edge)
+    crop = around(found.box, padding, width / height, image.size, edge)
     changes: dict[str, object] = {"width": width, "height": height, "strength": told.strength}
     changes |= {name: Request.model_fields[name].default for name in ("mask_blur", "mask_grey")}  # of another mask
     changes |= {name: getattr(told, name) for name in ("prompt", "negative") if getattr(told, name) is not None}

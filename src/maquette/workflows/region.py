@@ -82,11 +82,12 @@ class Box(_Corners):
         return type(self)(self.left, self.top, min(self.right, bounds[0]), min(self.bottom, bounds[1]))
 
 
-def around(region: Box | Image.Image, padding: int, aspect: float | None, bounds: Size) -> Box:
+def around(region: Box | Image.Image, padding: int, aspect: float | None, bounds: Size, least: int = 0) -> Box:
     """The crop to repaint a region in: `padding` on each side, of shape `aspect` (width / height), within `bounds`.
 
-    It always holds the whole region, a box or what a mask covers. Where the picture is too small for all that, it is
-    smaller, of the same shape; where even the region does not fit into that shape, as near to it as can be.
+    It always holds the whole region, a box or what a mask covers, and the `least` pixels around it that the picture
+    has. Where the picture is too small for all that, it is smaller, of the same shape; where even the region and those
+    pixels do not fit into that shape, as near to it as can be.
     """
     inner = (Box.bounding(region) if isinstance(region, Image.Image) else region).within(bounds)
     width, height = inner.width + 2.0 * padding, inner.height + 2.0 * padding
@@ -94,15 +95,20 @@ def around(region: Box | Image.Image, padding: int, aspect: float | None, bounds
         width, height = max(width, height * aspect), max(height, width / aspect)
         smaller = min(bounds[0] / width, bounds[1] / height, 1.0)
         width, height = width * smaller, height * smaller
-    left, right = _centred(inner.left, inner.right, width, bounds[0])
-    top, bottom = _centred(inner.top, inner.bottom, height, bounds[1])
+    left, right = _centred(inner.left, inner.right, width, bounds[0], least)
+    top, bottom = _centred(inner.top, inner.bottom, height, bounds[1], least)
     return Box(left, top, right, bottom)
 
 
-def _centred(start: int, stop: int, length: float, limit: int) -> tuple[int, int]:
-    """An interval of about this length that holds another one, in its middle unless the limits 0 and `limit` forbid."""
-    whole = min(max(round(length), stop - start), limit)
+def _centred(start: int, stop: int, length: float, limit: int, least: int) -> tuple[int, int]:
+    """An interval of about this length that holds another one, in its middle unless the limits 0 and `limit` forbid.
+
+    It also holds `least` more on both sides, as far as the limits allow.
+    """
+    low, high = max(start - least, 0), min(stop + least, limit)
+    whole = min(max(round(length), high - low), limit)
     first = min(max((start + stop - whole) // 2, 0), limit - whole)
+    first = min(max(first, high - whole), low)
     return first, first + whole
 
 
