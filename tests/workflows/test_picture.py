@@ -128,6 +128,45 @@ def test_a_disk_that_fails_at_the_end_leaves_nothing_behind(tmp_path: Path, mode
     assert list(tmp_path.iterdir()) == []
 
 
+@contextmanager
+def few_files() -> Iterator[None]:
+    """In the block hardly more files may be open than are."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with Path(os.devnull).open() as next_one:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (next_one.fileno() + 3, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_many_pictures_need_few_open_files(tmp_path: Path) -> None:
+    files = [(tmp_path / f"{k}.png", b"%d" % k) for k in range(20)]
+    with few_files():
+        write_files(files)
+    assert {file: file.read_bytes() for file in tmp_path.iterdir()} == dict(files)
+
+
+@pytest.mark.parametrize("error", [OSError(errno.EIO, "Input/output error"), KeyboardInterrupt()])
+@pytest.mark.parametrize("call", ["fsync", "replace"])
+def test_what_stops_in_the_middle_leaves_nothing_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str, error: BaseException
+) -> None:
+    place = Path if call == "replace" else os
+    before, calls = getattr(place, call), []
+
+    def stop(*given: object) -> object:
+        calls.append(given)
+        if len(calls) == 2:
+            raise error
+        return before(*given)
+
+    monkeypatch.setattr(place, call, stop)
+    with pytest.raises(MaquetteError if isinstance(error, OSError) else KeyboardInterrupt):
+        write_files([(tmp_path / f"{k}.png", b"x") for k in range(3)])
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_names_that_cannot_be_written_are_refused_before_painting(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     (tmp_path / "folder.png").mkdir()

@@ -1,8 +1,8 @@
-"""Writing a file so that it is either there whole or not there at all."""
+"""Writing a file, or several, so that it is either there whole or not there at all."""
 
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
@@ -19,7 +19,7 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
     Raises:
         MaquetteError: the folder is missing, full, or not writable.
     """
-    temporary = path.with_name(f".{secrets.token_hex(8)}.tmp")
+    temporary = _beside(path)
     try:
         with temporary.open("xb") as file:
             yield file
@@ -28,11 +28,54 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
         temporary.replace(path)
         _flush_folder(path.parent)
     except OSError as error:
-        message = f"{path}: cannot be written ({error.strerror}); free some space or choose another folder"
-        raise MaquetteError(message) from error
+        raise _unwritten(path, error) from error
     finally:
+        _remove(temporary)
+
+
+def write_all(files: Sequence[tuple[Path, bytes]]) -> None:
+    """Write all files, or none: each beside its place, flushed to the disk and closed, and then all are renamed.
+
+    Should a renaming fail, what was renamed before is removed again, unless it took the place of another file.
+
+    Raises:
+        MaquetteError: a folder is missing, full, or not writable.
+    """
+    temporary, new = {path: _beside(path) for path, _ in files}, list[Path]()
+    path = Path()
+    try:
+        for path, data in files:
+            with temporary[path].open("xb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+        for path in temporary:
+            new += [] if path.exists() else [path]
+            temporary[path].replace(path)
+        for folder in {path.parent for path in temporary}:
+            _flush_folder(folder)
+    except BaseException as error:
+        _remove(*new)
+        if isinstance(error, OSError):
+            raise _unwritten(path, error) from error
+        raise
+    finally:
+        _remove(*temporary.values())
+
+
+def _beside(path: Path) -> Path:
+    """A name in the same folder that no file has."""
+    return path.with_name(f".{secrets.token_hex(8)}.tmp")
+
+
+def _unwritten(path: Path, error: OSError) -> MaquetteError:
+    return MaquetteError(f"{path}: cannot be written ({error.strerror}); free some space or choose another folder")
+
+
+def _remove(*paths: Path) -> None:
+    for path in paths:
         with suppress(OSError):
-            temporary.unlink(missing_ok=True)
+            path.unlink(missing_ok=True)
 
 
 def make_folder(path: Path) -> None:

@@ -8,7 +8,6 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass, field
 from io import BytesIO
 from pathlib import Path
@@ -21,7 +20,7 @@ from torch import Tensor
 from maquette import __version__
 from maquette.errors import MaquetteError
 from maquette.families.family import Family
-from maquette.weights.atomic_file import replacing
+from maquette.weights.atomic_file import write_all
 from maquette.workflows.comfyui import read_graph
 from maquette.workflows.exif import read_exif
 from maquette.workflows.foreign import MAX_TEXT, Settings, fitted, suited
@@ -199,12 +198,9 @@ def free_name(folder: Path, request: Resolved) -> Path:
 
 def write_files(files: Sequence[tuple[Path, bytes]]) -> None:
     """Write all files, or none where one cannot be written; missing folders are made."""
-    with ExitStack() as stack:
-        for path, data in files:
-            make_folder(path.parent)
-            file = stack.enter_context(replacing(path))
-            file.write(data)
-            file.flush()
+    for folder in dict.fromkeys(path.parent for path, _ in files):
+        make_folder(folder)
+    write_all(files)
 
 
 def make_folder(folder: Path) -> None:
