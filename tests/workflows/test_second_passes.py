@@ -299,6 +299,18 @@ def test_the_words_of_vary_may_hold_weights() -> None:
     assert read("12:0.5") == {"seed": 12, "amount": 0.5}
 
 
+def test_what_follows_a_seed_of_vary_is_a_number() -> None:
+    from maquette.cli.painting import READERS
+
+    read = READERS["vary"][1]
+    assert read("8:4e-1") == {"seed": 8, "amount": 0.4}
+    for amount in ("0,4", "40%", "", "much"):
+        with pytest.raises(MaquetteError, match=f"--vary: '{amount}' is no number"):
+            read(f"8:{amount}")
+    with pytest.raises(MaquetteError, match=r"variation\.amount"):
+        Request.read({"variation": read("8:-0.4")})
+
+
 def test_details_of_a_photo_that_is_too_large_to_be_painted_are_repainted(model: Model) -> None:
     photo = Image.new("RGB", (5000, 4000), (9, 99, 199))
     assert photo.width * photo.height > MAX_PIXELS

@@ -172,9 +172,10 @@ def read_detail(told: Sequence[str]) -> Mapping[str, Any]:
 
 
 def _read_variation(text: str) -> Mapping[str, Any]:
-    tail = text.rpartition(":")[2].strip()
-    other, amount = split_number("--vary", text, 0.1) if re.fullmatch(r"\d*\.?\d+", tail) else (text, 0.1)
-    return {"seed": int(other), "amount": amount} if other.isdecimal() else {"prompt": other, "amount": amount}
+    before, _, tail = text.rpartition(":")
+    counts = before.strip().isdecimal() or re.fullmatch(r"\d*\.?\d+", tail.strip())  # other colons are words'
+    other, amount = split_number("--vary", text, 0.1) if counts else (text, 0.1)
+    return {"seed": int(other), "amount": amount} if other.strip().isdecimal() else {"prompt": other, "amount": amount}
 
 
 def _read_regions(told: Sequence[str]) -> tuple[Mapping[str, Any], ...]:
