@@ -146,6 +146,14 @@ def test_the_name_of_a_grid_is_free_even_with_several_pictures_a_cell(tmp_path: 
     assert sorted(file.name for file in Path("outputs").iterdir()) == ["a-cat-7-again-1.png", "a-cat-7.png"]
 
 
+def test_maps_of_attention_do_not_take_the_pictures_own_name(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    words = ["txt2img", "a red apple", "--seed", "7", "--steps", "1", "--size", "32x32"]
+    assert command.run([*words, "--attention", "outputs/../outputs/a-red-apple-7.png"]) == 0
+    with Image.open("outputs/a-red-apple-7-again-1.png") as image, Image.open("outputs/a-red-apple-7.png") as maps:
+        assert image.size == (32, 32) and maps.size != image.size
+
+
 @pytest.mark.parametrize("option", [["--attention", "map.png"], ["--cache", "0.2", "--deviation"]])
 def test_what_a_grid_cannot_show_is_refused(option: list[str], capsys) -> None:
     assert command.run(["grid", "a cat", "--x", "steps=1,2", *option]) == 2

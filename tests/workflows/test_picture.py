@@ -187,6 +187,9 @@ def test_names_of_files(tmp_path: Path, model) -> None:
     assert name("红苹果") == "红苹果-7.png"
     assert name("🍎") == "picture-7.png"
     assert len(name("苹" * 300).encode()) < 255
+    request = origin(model, prompt="A red apple", count=2).request
+    taken = {tmp_path.resolve() / "a-red-apple-7-2.png"}
+    assert free_name(tmp_path / ".", request, taken).name == "a-red-apple-7-again-1.png"
     (tmp_path / "a-7.png").touch()
     (tmp_path / "b-7-2.png").touch()
     assert name("a") == "a-7-again-1.png"

@@ -101,6 +101,7 @@ def test_a_finder_that_finds_nothing_says_so(model: Model, tmp_path: Path) -> No
         (["txt2img", "x", "--out", "a" * 300 + ".png"], "the name is too long"),
         (["txt2img", "x", "--out", "x.png", "--attention", "x.png"], "would both write x.png"),
         (["txt2img", "x", "--count", "2", "--out", "x.png", "--attention", "x.png"], "would both write x-1.png"),
+        (["txt2img", "x", "--out", "x.png", "--attention", "a/../x.png"], "would both write x.png"),
         (["txt2img", "x", "--control", "a=b.png", "--control-kind", "nan"], "'nan' is no number of a kind"),
         (["txt2img", "x", "--control", "a=b.png", "--control-kind", "1.7"], "'1.7' is no number of a kind"),
         (["detail", "x.png", "0,0,9,9", "--size", "64x64"], "leave out --size"),

@@ -220,9 +220,10 @@ def paint_and_write(fields: dict[str, Any], painting: Painting, opening: Opening
         request, out = Request.read(fields), painting.out
         if out is None:
             check_out(OUTPUTS / "picture.png")
-        names = [checked_names(file, request.count) for file in filter(None, (out, painting.attention))]
-        if len(names) == 2 and not {*names[0]}.isdisjoint(names[1]):
-            raise MaquetteError(f"--out and --attention would both write {names[1][0]}; give them different names")
+        names, maps = (checked_names(file, request.count) if file else [] for file in (out, painting.attention))
+        taken = {path.resolve() for path in maps}
+        if both := next((path for path in names if path.resolve() in taken), None):
+            raise MaquetteError(f"--out and --attention would both write {both}; give them different names")
         bar.say(f"opening {request.model}")
         model = open_from_options(request.model, opening)
         if repainted and request.strength is None:
@@ -233,7 +234,7 @@ def paint_and_write(fields: dict[str, Any], painting: Painting, opening: Opening
             bar.watch(model.preview)
         result = run(paint(model, resolved), bar.count)
         bar.say("writing")
-        paths = result.save(out or free_name(OUTPUTS, resolved))
+        paths = result.save(out or free_name(OUTPUTS, resolved, taken))
         if painting.attention is not None:
             paths += result.save_attention(painting.attention)
         said = ["approximate; --deviation says how far from exact"] if result.approximate else []

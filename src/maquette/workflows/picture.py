@@ -7,7 +7,7 @@ read back exactly. Pictures of other programs are read as well. Files appear who
 import hashlib
 import json
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from io import BytesIO
 from pathlib import Path
@@ -187,13 +187,20 @@ def checked_names(out: Path, count: int) -> list[Path]:
     return paths
 
 
-def free_name(folder: Path, request: Resolved) -> Path:
-    """A name in `folder` that says words and seed, and that no file has yet, such as a-red-apple-7.png."""
+def free_name(folder: Path, request: Resolved, taken: Collection[Path] = ()) -> Path:
+    """A name in `folder` that says words and seed, such as a-red-apple-7.png.
+
+    No file has it yet, and none of the `taken` paths, which are resolved, will be one.
+    """
     letters = "".join(c if c.isalnum() else " " for c in request.prompt)
     words = "-".join(letters.split()).lower().encode()[:60].decode(errors="ignore") or "picture"
     stems = (f"{words}-{request.seed}{again}" for again in ("", *(f"-again-{k}" for k in range(1, 10_000))))
     names = (folder / f"{stem}.png" for stem in stems)
-    return next(name for name in names if not any(file.exists() for file in name_files(name, request.count)))
+    return next(
+        name
+        for name in names
+        if not any(file.exists() or file.resolve() in taken for file in name_files(name, request.count))
+    )
 
 
 def write_files(files: Sequence[tuple[Path, bytes]]) -> None:
