@@ -58,7 +58,7 @@ def test_an_axis_has_values_of_its_settings_kind(text: str, axis: Axis) -> None:
         ("replace=,blue", "replaces nothing"),
         ("image=nowhere.png", "image cannot be 'nowhere.png': there is no file nowhere.png"),
         ("steps.scale=1", "'steps.scale' is not a setting: steps has no parts; write steps="),
-        ("loras.size=1", "'loras.size' is not a setting; did you mean file"),
+        ("loras.size=1", "'loras.size' is not a setting; known are file, scale, text_scale"),
         ("refiner=a,b", "refiner has parts; vary one of them: refiner.model, refiner.at"),
         ("interval=0.5", "interval cannot be '0.5': give 2 parts"),
         ('slg.layers="7,x"', "slg.layers cannot be '7,x'"),

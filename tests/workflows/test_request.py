@@ -30,6 +30,7 @@ BAD = [
     ({"sampler": "DPM++ 2M"}, "or dpmpp_2m"),
     ({"sampler": "zzzz"}, "known are ddim, ddpm"),
     ({"schedule": "karas"}, "schedule 'karas' does not exist; did you mean karras?"),
+    ({"schedule": "nope"}, "known are align_your_steps, beta"),  # linspace is no more like it than any other
     ({"prompt": "a" * 4001}, "prompt is too long: the limit is 4000 characters"),
     ({"prompt": "a\0b"}, "prompt holds a NUL character"),
     ({"prompt": "\ud800"}, "prompt is not valid Unicode text"),
