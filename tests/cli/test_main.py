@@ -53,6 +53,22 @@ def test_the_same_seed_gives_the_same_pixels(folder: Path) -> None:
         assert a.tobytes() == b.tobytes()
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_output_that_cannot_be_written_is_one_line(unbuffered: str) -> None:
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "maquette", "--version"],
+            check=False,
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "PYTHONUNBUFFERED": unbuffered},
+        )
+    assert done.returncode == 2 and done.stderr.count("\n") == 1
+    assert done.stderr.startswith("maquette: the output cannot be written (No space left on device); ")
+
+
 BAD = [
     (["--steps", "0"], "steps must be at least 1, got 0"),
     (["--steps", "many"], "Invalid value for '--steps'"),

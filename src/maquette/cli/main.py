@@ -3,14 +3,16 @@
 Nothing heavy is imported here, so that `maquette --help` answers at once; each command imports what it needs when run.
 """
 
+import errno
 import gc
 import os
 import sys
 import traceback
 import warnings
 from collections.abc import Sequence
+from contextlib import suppress
 from io import TextIOWrapper
-from typing import Annotated
+from typing import Annotated, TextIO
 
 import typer
 
@@ -20,6 +22,7 @@ from maquette.cli.plain import one_line
 from maquette.errors import MaquetteError
 
 USER_ERROR = 2  # exit status of a mistake that the user can mend
+UNWRITTEN = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF)  # of what is written to an open file
 INTERRUPTED = 130  # 128 + SIGINT, as shells expect
 
 app = typer.Typer(
@@ -79,6 +82,17 @@ def run(arguments: Sequence[str]) -> int:
         return _complain(f"{error.format_message().rstrip('.')}; see 'maquette --help'")
     except (KeyboardInterrupt, typer.Abort):
         return INTERRUPTED
+    except OSError as error:
+        if error.filename is not None or error.errno not in UNWRITTEN:
+            raise
+        _let_go(sys.stdout)
+        return _complain(f"the output cannot be written ({error.strerror}); free some space or send it elsewhere")
+
+
+def _let_go(stream: TextIO) -> None:
+    """Send the rest of a stream nowhere: Python would try to write it, and fail, at its end."""
+    with suppress(OSError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def _warn(message: Warning | str, *where: object, **further: object) -> None:
