@@ -185,7 +185,27 @@ def test_a_name_that_is_no_model_is_told(name: str, tmp_path: Path, monkeypatch:
 
 
 def test_a_folder_without_a_model_is_told(tmp_path: Path) -> None:
-    assert f"{tmp_path}: is no model folder, for it holds no model_index.json" in refusal(tmp_path)
+    said = refusal(tmp_path)
+    assert f"{tmp_path}: is no model folder, for it holds no model_index.json; give the folder that does, or" in said
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "reason"),
+    [
+        ("unet/config.json", "{", "; download it again"),
+        ("unet/config.json", "[]", "unet/config.json: holds no JSON object; download it again"),
+        ("vae", None, "vae: is missing; the model's folder is incomplete, download it again"),
+        ("tokenizer/vocab.json", None, "(no tokenizer.json); it needs vocab.json and merges.txt, or tokenizer.json: "),
+        ("tokenizer/merges.txt", None, "(no merges.txt); it needs vocab.json and merges.txt, or tokenizer.json: "),
+    ],
+)
+def test_what_to_do_about_a_damaged_folder_is_said(folder: Path, file: str, content: str | None, reason: str) -> None:
+    path = folder / file
+    shutil.rmtree(path) if path.is_dir() else path.unlink()
+    if content is not None:
+        path.write_text(content)
+    said = refusal(folder)
+    assert reason in said and "download" in said and "Errno" not in said
 
 
 @pytest.mark.parametrize("device", ["banana", "cuda:99", "meta", "", "cpu:x"])

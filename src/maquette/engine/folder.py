@@ -75,7 +75,9 @@ def read_parts(folder: Path, variant: str | None = None) -> dict[str, Part]:
         _check_role(parts[name].kind, name, there)
     for name, wanted in (("denoiser", DENOISERS), ("vae", FIRST_STAGES)):
         if name not in parts and not (name == "vae" and without_first_stage(parts["denoiser"].spec)):
-            raise MaquetteError(f"{folder / wanted[0]}: is missing; the model's folder is incomplete")
+            raise MaquetteError(
+                f"{folder / wanted[0]}: is missing; the model's folder is incomplete, download it again"
+            )
     return parts
 
 

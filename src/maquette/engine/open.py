@@ -151,7 +151,9 @@ def find(name: str | Path, variant: str | None = None) -> Path:
     if (path := existing(name)) is not None:
         if path.is_file() or (path / INDEX).is_file():
             return path
-        raise MaquetteError(f"{path}: is no model folder, for it holds no {INDEX}")
+        raise MaquetteError(
+            f"{path}: is no model folder, for it holds no {INDEX}; give the folder that does, or a .safetensors file"
+        )
     if isinstance(name, str) and is_name(name):
         return fetch(name, variant)
     raise MaquetteError(

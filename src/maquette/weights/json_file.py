@@ -38,9 +38,11 @@ def read_json(path: Path, most: int = CONFIG) -> dict[str, Any]:
     try:
         value = json.loads(read_text(path, most).decode("utf-8"))
     except FileNotFoundError:
-        raise MaquetteError(f"{path}: is missing; the model's folder is incomplete") from None
-    except (OSError, ValueError, RecursionError) as error:
-        raise MaquetteError(f"{path}: is not readable JSON ({error})") from None
+        raise bad_file(path, "is missing", "the model's folder is incomplete, download it again") from None
+    except OSError as error:
+        raise bad_file(path, f"cannot be read ({error.strerror})", "check its permissions") from None
+    except (ValueError, RecursionError) as error:
+        raise bad_file(path, f"is not readable JSON ({error})") from None
     if not isinstance(value, dict):
-        raise MaquetteError(f"{path}: holds no JSON object")
+        raise bad_file(path, "holds no JSON object")
     return value
