@@ -57,7 +57,8 @@ def with_pictures(request: Resolved) -> Resolved:
 def paint(model: Model, request: Request) -> Workflow:
     """Paint the pictures of a request, with the LoRAs and words that it adds."""
     resolved = resolve(request, model)
-    check(model, resolved)
+    with model.turn:  # an upscaler may be opened beside the model
+        check(model, resolved)
     return (yield from wearing(model, added(resolved), _paint(model, resolved)))
 
 
