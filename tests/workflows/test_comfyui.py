@@ -203,6 +203,51 @@ def test_an_enlargement_and_a_second_pass(by: str) -> None:
     assert left(settings).pop("seed of the second pass") == "3"
 
 
+NETWORK = node("ImageUpscaleWithModel", upscale_model=["net", 0])
+
+
+def times(scale: float) -> dict[str, Any]:
+    return node("LatentUpscaleBy", upscale_method="bilinear", scale_by=scale)
+
+
+def to(width: int, height: int) -> dict[str, Any]:
+    return node("LatentUpscale", upscale_method="bilinear", width=width, height=height)
+
+
+@pytest.mark.parametrize(
+    ("nodes", "network", "scale", "named"),
+    [
+        ((times(1.5), times(2.0)), "", 3.0, {}),
+        ((to(1024, 1536),), "", 2.0, {}),
+        ((to(1024, 0),), "", 2.0, {}),
+        ((times(1.5), to(1024, 1536)), "", 2.0, {}),
+        ((to(1024, 768),), "", 2.0, {"LatentUpscale": "1024x768"}),
+        ((NETWORK, times(0.5)), "4x-UltraSharp.pth", 2.0, {"ImageUpscaleWithModel": "4x-UltraSharp.pth"}),
+        ((NETWORK,), "RealESRGAN_x2plus.pth", 2.0, {"ImageUpscaleWithModel": "RealESRGAN_x2plus.pth"}),
+        ((NETWORK, to(1024, 1536)), "mine.pth", 2.0, {"ImageUpscaleWithModel": "mine.pth"}),
+        ((NETWORK, times(0.5)), "mine.pth", None, {"ImageUpscaleWithModel": "mine.pth"}),
+    ],
+)
+def test_enlargements_count_together(
+    nodes: tuple[dict[str, Any], ...], network: str, scale: float | None, named: dict[str, str]
+) -> None:
+    graph, before = second_pass("latent"), "3"
+    for k, each in enumerate(nodes):
+        graph[f"more {k}"] = each | {"inputs": {**each["inputs"], "samples": [before, 0]}}
+        before = f"more {k}"
+    graph["42"]["inputs"]["latent_image"] = [before, 0]
+    settings = read(graph | {"net": node("UpscaleModelLoader", model_name=network)})
+    assert settings.fields.get("hires", {}).get("scale") == scale
+    assert named.items() <= left(settings).items()
+
+
+def test_what_follows_the_last_pass_is_named() -> None:
+    graph = simple()
+    graph["late"] = node("ImageScaleBy", upscale_method="lanczos", scale_by=2.0, image=["8", 0])
+    graph["9"]["inputs"]["images"] = ["late", 0]
+    assert left(read(graph)).keys() - left(read(simple())).keys() == {"ImageScaleBy"}
+
+
 def test_a_loader_that_holds_words_and_size_and_a_detailer_behind_it() -> None:
     """Nodes that many install: one loads, encodes and makes the latent; one repaints faces."""
     loader = node(

@@ -93,8 +93,9 @@ class CLIPTokenizer:
             limit, pad = int(config.get("model_max_length") or length), _content(config.get("pad_token") or pad)
             return cls(vocabulary, merges, length=min(limit, length), pad=pad, added=added)
         except Exception as error:  # the library raises bare exceptions for merges that do not fit
-            missing = isinstance(error, FileNotFoundError)
-            reason = f"no {Path(error.filename).name}" if missing else f"{type(error).__name__}: {error}"
+            reason = f"{type(error).__name__}: {error}"
+            if isinstance(error, FileNotFoundError):
+                reason = f"no {Path(error.filename).name}"
             raise MaquetteError(
                 f"{path}: holds no CLIP tokenizer ({reason}); it needs vocab.json and merges.txt, or {WHOLE}: download "
                 "them again"

@@ -3,7 +3,8 @@
 The way is walked backwards: from what is saved to the sampler, from there to the model, the words and the empty latent.
 """
 
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from maquette.errors import MaquetteError
@@ -29,6 +30,8 @@ MEANINGS: Mapping[str, Mapping[str, Any]] = {
     "CFGZeroStar": {"cfg_zero": True},
     "DifferentialDiffusion": {"mask_grey": "strength"},
 }
+NETWORK = re.compile(r"(?<![0-9a-z])([2-8])x|x([2-8])(?![0-9])", re.IGNORECASE)  # in the names of networks that enlarge
+OTHER_SHAPE = 1.02  # times as wide or as high
 LOADED = ("ckpt_name", "unet_name", "model_path", "model_name")
 
 
@@ -40,7 +43,8 @@ def read_graph(text: str) -> Settings:
     """
     graph = Graph(text)
     settings = Settings(program="ComfyUI", noise="comfyui")
-    passes = _passes(graph, settings)
+    saving = [node for node in graph.nodes.values() if "Save" in node.kind or node.kind == "PreviewImage"]
+    passes = _passes(graph, settings, saving)
     first = passes[0]
     guide = graph.linked(first, "guider") or first
     _read_sampling(graph, settings, first, guide)
@@ -51,6 +55,7 @@ def read_graph(text: str) -> Settings:
         _read_second_pass(graph, settings, *passes)
     for late in passes[2:]:
         settings.leave(late.kind, len(passes), "more than two passes cannot be told in a request")
+    _leave_what_follows(graph, settings, saving, passes[-1])
     for node in graph.nodes.values():
         if node.kind == "VAELoader":
             settings.leave("VAE", graph.value(node, "vae_name"), "open the model with it: --vae FILE")
@@ -61,12 +66,11 @@ def _samples(node: Node) -> bool:
     return node.kind in CUSTOM or {"positive", "negative", "steps", "cfg"} <= node.inputs.keys()
 
 
-def _passes(graph: Graph, settings: Settings) -> list[Node]:
+def _passes(graph: Graph, settings: Settings, saving: Sequence[Node]) -> list[Node]:
     """The samplers that the picture went through, the first one first."""
     before = {node: graph.find(node, LATENT, _samples)[0] for node in graph.nodes.values() if _samples(node)}
     if not before:
         raise MaquetteError(f"the graph in the picture has no node that samples; {NEXT}")
-    saving = [node for node in graph.nodes.values() if "Save" in node.kind or node.kind == "PreviewImage"]
     last = list(dict.fromkeys(found for node in saving if (found := graph.find(node, LATENT, _samples)[0])))
     last = [node for node in last or before if node not in before.values()] or list(before)
     if len(last) > 1:
@@ -214,7 +218,7 @@ def _read_latent(graph: Graph, settings: Settings, node: Node) -> None:
 def _read_second_pass(graph: Graph, settings: Settings, first: Node, second: Node) -> None:
     """An enlargement and a second pass; two passes of one size are another model's last steps, or more of the same."""
     _, way = graph.find(second, LATENT, lambda node: node is first)
-    scale = next((found for node in way if (found := _scale(graph, settings, node)) is not None), None)
+    scale = _scale(graph, settings, way[::-1])
     sigmas = graph.linked(second, "sigmas") or second
     denoise, steps = number(graph.value(sigmas, "denoise")), number(graph.value(sigmas, "steps"))
     if scale is None or scale <= 1 or denoise is None or not 0.001 <= denoise <= 1 or not steps:
@@ -223,19 +227,50 @@ def _read_second_pass(graph: Graph, settings: Settings, first: Node, second: Nod
         )
         return
     by = "pixel" if any("pixels" in node.inputs for node in way) else "latent"
-    settings.fields["hires"] = {"scale": float(scale), "by": by, **second_pass(int(steps), float(denoise))}
+    settings.fields["hires"] = {"scale": scale, "by": by, **second_pass(int(steps), float(denoise))}
     for name in ("cfg", "sampler_name", "scheduler", "seed", "noise_seed"):
         here, there = graph.value(first, name), graph.value(second, name)
         if there is not None and there != here:
             settings.leave(f"{name} of the second pass", there, "it is that of the first here")
 
 
-def _scale(graph: Graph, settings: Settings, node: Node) -> float | None:
-    """By how much a node enlarges."""
-    by, width = number(graph.value(node, "scale_by")), number(graph.value(node, "width"))
-    if by is None and width is not None and "upscale_method" in node.inputs:
-        by = width / max(settings.fields.get("width", 0), 1)
-    method = graph.value(node, "upscale_method")
-    if by is not None and method != "bilinear":
-        settings.leave(node.kind, method, "another way to enlarge is taken")
-    return None if by is None else float(by)
+def _scale(graph: Graph, settings: Settings, way: Sequence[Node]) -> float | None:
+    """By how much the nodes on a way, the first one first, enlarge together; None where that is not told."""
+    scale: float | None = None
+    unknown = False  # after a network that does not tell by how much it enlarges, until something tells the size
+    for node in way:
+        if "upscale_model" in node.inputs:
+            name = graph.value(graph.linked(node, "upscale_model"), "model_name")
+            told = NETWORK.search(str(name))
+            settings.leave(node.kind, name, "its network is not in the file; give it with --upscaler")
+            scale, unknown = (scale or 1.0) * float(told[1] or told[2]) if told else scale, unknown or told is None
+        elif (by := number(graph.value(node, "scale_by"))) is not None:
+            scale = (scale or 1.0) * float(by)
+        elif "upscale_method" in node.inputs and (sides := _sides(graph, settings, node)):
+            scale, unknown = sides, False
+        else:
+            continue
+        method = graph.value(node, "upscale_method")
+        if method not in (None, "bilinear"):
+            settings.leave(node.kind, method, "another way to enlarge is taken")
+    return None if unknown else scale
+
+
+def _sides(graph: Graph, settings: Settings, node: Node) -> float | None:
+    """By how much an enlargement to a told size enlarges; a side of 0 follows the other one."""
+    told = {name: number(graph.value(node, name)) for name in SIZES[0]}
+    scales = [side / settings.fields[name] for name, side in told.items() if side and name in settings.fields]
+    if not scales:
+        return None
+    if max(scales) > OTHER_SHAPE * min(scales):
+        sides = "x".join(map(str, told.values()))
+        settings.leave(node.kind, sides, "a second pass keeps the shape of the first: the width is taken")
+    return scales[0]
+
+
+def _leave_what_follows(graph: Graph, settings: Settings, saving: Sequence[Node], last: Node) -> None:
+    """Name what was done to the picture after the last pass, and is not done again."""
+    ways = [graph.find(node, LATENT, lambda at: at is last) for node in saving]
+    for node in dict.fromkeys(node for found, way in ways if found for node in way):
+        if not node.kind.startswith("VAEDecode") and node not in saving:
+            settings.leave(node.kind, "", "what was done to the picture after it was painted is not done again")
