@@ -215,6 +215,49 @@ def test_loras_of_the_model_are_told_too(folder: Path, tmp_path: Path) -> None:
         assert np.array_equal(np.asarray(first), np.asarray(again.images[0]))
 
 
+def test_a_file_that_was_replaced_is_read_anew_and_told(folder: Path, tmp_path: Path) -> None:
+    file, word = tmp_path / "x.safetensors", tmp_path / "sks.safetensors"
+
+    def write(place: Path, tensors: dict[str, Tensor]) -> None:
+        write_safetensors(tmp_path / "new.safetensors", tensors)
+        (tmp_path / "new.safetensors").replace(place)
+
+    def opened() -> Model:
+        return maquette.open(folder / "sd1.safetensors", device="cpu", loras=[(file, 0.5)], embeddings={"sks": word})
+
+    write(file, lora(1))
+    write(word, {"emb_params": torch.ones(1, 64)})
+    model = opened()
+    first, before = painted(model, prompt="a sks"), weights(model)
+    for place, tensors in ((file, lora(2)), (word, {"emb_params": torch.ones(1, 64) / 2})):
+        write(place, tensors)
+        new = painted(model, prompt="a sks")
+        assert new.latent_hashes == painted(opened(), prompt="a sks").latent_hashes != first.latent_hashes
+        assert new.hashes == {"lora x": file_hash(str(file)), "embedding sks": file_hash(str(word), whole=True)}
+        assert new.hashes != first.hashes
+        first = new
+    assert not same(weights(model), before)
+    work = paint(model, Request.read({**TOLD, "prompt": "a sks"}))
+    next(work)
+    write(file, lora(1))  # those who have begun go on with what they have
+    with pytest.raises(StopIteration) as end:
+        while True:
+            next(work)
+    assert (end.value.value.hashes, end.value.value.latent_hashes) == (first.hashes, first.latent_hashes)
+    work = paint(model, Request.read({**TOLD, "prompt": "a sks"}))
+    next(work)
+    model.wear(Added())
+    write(file, lora(2))
+    with pytest.raises(MaquetteError, match=r"x\.safetensors: was changed while pictures were painted with it"):
+        next(work)
+
+
+def test_a_file_that_stays_is_merged_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened = maquette.open(folder / "sd1.safetensors", device="cpu", loras=[(folder / "loras/one.safetensors", 0.5)])
+    monkeypatch.setattr(opened, "_merge", lambda wanted: pytest.fail("it was merged again"))
+    painted(opened)
+
+
 def test_what_a_model_was_opened_with_is_told(folder: Path, tmp_path: Path) -> None:
     opened = maquette.open(
         folder / "sd1.safetensors", device="cpu", dtype=torch.bfloat16, text=folder / "sd1.safetensors"

@@ -20,7 +20,7 @@ from maquette.errors import MaquetteError
 from maquette.weights.embeddings import read_embedding
 from maquette.weights.lora import LoRA, Merged, Report, Target, read_lora, with_lora
 from maquette.weights.open_file import open_weights
-from maquette.weights.place import expanded
+from maquette.weights.place import Look, expanded, look
 from maquette.weights.precision import descaled
 from maquette.weights.view import Weights, prefixed, select, union
 
@@ -41,6 +41,26 @@ class Added(NamedTuple):
 
     loras: tuple[LoRAFile, ...] = ()
     words: tuple[tuple[str, Path | str], ...] = ()
+    seen: tuple[tuple[str, Look | None], ...] = ()
+    """Which files are meant, by path; of paths that are not here, those that were read last."""
+
+    def looked_at(self) -> "Added":
+        """The same, of the files that are there now."""
+        paths = [*(each.path for each in self.loras), *(file for _, file in self.words)]
+        return self._replace(seen=tuple({str(path): look(expanded(path)) for path in paths}.items()))
+
+    def reads_others(self, wanted: "Added") -> bool:
+        """Whether a file that is meant there was another one when it was read for this."""
+        seen = dict(self.seen)
+        return any(path in seen and seen[path] != file for path, file in wanted.seen)
+
+    def read_for(self, wanted: "Added") -> "Added":
+        """What is read now for what is wanted. Raises MaquetteError if it is not the files that are meant any more."""
+        now = self.looked_at()
+        for path, file in wanted.seen:
+            if dict(now.seen).get(path, file) != file:
+                raise MaquetteError(f"{path}: was changed while pictures were painted with it; paint them again")
+        return now
 
 
 @dataclass

@@ -33,6 +33,7 @@ from maquette.models.vae import VAE
 from maquette.models.vq import VQ
 from maquette.text.chunks import common_length
 from maquette.weights.lora import Report
+from maquette.weights.place import look
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -116,12 +117,12 @@ class Model:
         self.process, self.prediction = self.family.process, self.family.prediction
         self.encoders, self.network, self.first_stage = tuple(encoders), network, first_stage
         self._origins, self._change = origins, Change(None, ())
-        self.added = self._worn = Added()
+        self.added, self._worn = Added(), (Added(), Added())  # the LoRAs that are merged, the words that are known
         self.lora_folder: Path | None = None
         self.companions, self.controls = Companions(MODELS), Companions(CONTROLS)
         self.turn = RLock()
         self._file = _file_of(recognition)
-        self._seen = None if self._file is None else _look(self._file)
+        self._seen = None if self._file is None else look(self._file)
 
     @property
     def device(self) -> torch.device:
@@ -147,7 +148,7 @@ class Model:
         """
         if self._file is None:
             raise MaquetteError(f"{self.recognition.path}: its weights are in no file, so that they have no hash")
-        if _look(self._file) == self._seen:
+        if look(self._file) == self._seen:
             with self._file.open("rb") as file:
                 return file_digest(file, sha256).hexdigest()[:10]
         message = f"{self._file}: is not the file any more that was opened; pictures do not tell the model's hash"
@@ -280,28 +281,30 @@ class Model:
             MaquetteError: a file matches nothing in the model, or was made for another; the model is unchanged then.
         """
         files = tuple(LoRAFile(*each) for each in loras)
-        self._merge(files)
+        files = tuple(each._replace(path=str(each.path)) for each in files)  # as requests name them
+        self._merge(Added(loras=files))
         self.added = self.added._replace(loras=files)
         return self.loras
 
     def wear(self, added: Added) -> None:
         """Work with these LoRAs and learned words from now on, as a request may ask; `added` stays what it was given.
 
-        Costs nothing where they are the present ones. Raises as `set_loras` and `set_embeddings`.
+        Costs nothing where they are the present ones, of the same files. Raises as `set_loras` and `set_embeddings`.
         """
-        if added.loras != self._worn.loras:
-            self._merge(added.loras)
-        if added.words != self._worn.words:
-            self._teach(added.words)
+        if added.loras != self._worn[0].loras or self._worn[0].reads_others(added):
+            self._merge(added)
+        if added.words != self._worn[1].words or self._worn[1].reads_others(added):
+            self._teach(added)
 
     @torch.no_grad()
-    def _merge(self, loras: tuple[LoRAFile, ...]) -> None:
-        change = merge(self._origins, open_loras(loras))
+    def _merge(self, wanted: Added) -> None:
+        worn = Added(loras=wanted.loras).read_for(wanted)
+        change = merge(self._origins, open_loras(worn.loras))
         or_else(
             lambda: apply(self._origins, self._change, change),
             lambda: self.stream(*self._origins, why=SHORT),
         )
-        self._change, self._worn = change, self._worn._replace(loras=loras)
+        self._change, self._worn = change, (worn, self._worn[1])
 
     @torch.no_grad()
     def stream(self, *parts: str, why: str) -> bool:
@@ -325,20 +328,21 @@ class Model:
         Raises:
             MaquetteError: a file is no embedding, or was made for another family.
         """
-        words = tuple(files.items())
-        self._teach(words)
+        words = tuple((word, str(file)) for word, file in files.items())
+        self._teach(Added(words=words))
         self.added = self.added._replace(words=words)
 
-    def _teach(self, files: tuple[tuple[str, Path | str], ...]) -> None:
+    def _teach(self, wanted: Added) -> None:
+        worn = Added(words=wanted.words).read_for(wanted)
         towers = {
             IN_FILES.get(each.reading.part, each.reading.part): each
             for each in self.encoders
             if isinstance(each, TextEncoder)
         }
-        words = read_words(dict(files), {name: each.tower.spec.width for name, each in towers.items()})
+        words = read_words(dict(worn.words), {name: each.tower.spec.width for name, each in towers.items()})
         for lesson in [prepare(encoder, words[name]) for name, encoder in towers.items()]:
             lesson.learn()
-        self._worn = self._worn._replace(words=files)
+        self._worn = (self._worn[0], worn)
 
     def paint(self, **fields: Any) -> "Result":
         """Paint what a request asks for; `fields` are those of `maquette.workflows.request.Request`."""
@@ -362,12 +366,3 @@ def _file_of(recognition: Recognition) -> Path | None:
     """The denoiser's (first) file; None if it is in none."""
     weights = recognition.parts["denoiser"].weights
     return weights.source(next(iter(weights)))
-
-
-def _look(path: Path) -> tuple[int, int, int] | None:
-    """What changes with a file; None if it is not there."""
-    try:
-        seen = path.stat()
-    except OSError:
-        return None
-    return seen.st_ino, seen.st_mtime_ns, seen.st_size

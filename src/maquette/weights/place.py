@@ -21,3 +21,16 @@ def existing(name: str | Path) -> Path | None:
         return path if path.exists() else None
     except (OSError, ValueError):  # too long, or with characters that no path has
         return None
+
+
+Look = tuple[int, int, int]
+"""What tells one file from another that takes its place: its number, when it was changed, its size."""
+
+
+def look(path: Path) -> Look | None:
+    """Which file is there; None if there is none."""
+    try:
+        seen = path.stat()
+    except OSError:
+        return None
+    return seen.st_ino, seen.st_mtime_ns, seen.st_size

@@ -15,7 +15,7 @@ from maquette.diffusion.singlestep import Step
 from maquette.engine.adapt import Added, LoRAFile
 from maquette.engine.model import Model
 from maquette.errors import MaquetteError
-from maquette.weights.place import existing, expanded
+from maquette.weights.place import Look, existing, expanded, look
 from maquette.workflows.names import nearest
 from maquette.workflows.request import Request, Resolved
 from maquette.workflows.settings import Embedding, Lora
@@ -130,12 +130,12 @@ def _files(folder: Path) -> dict[str, Path]:
 
 
 def added(request: Resolved) -> Added:
-    """What a resolved request adds, as a model takes it."""
+    """What a resolved request adds, as a model takes it: the files that are there now."""
     loras, words = request.loras or (), request.embeddings or ()
     return Added(
         tuple(LoRAFile(each.file, each.scale, each.text_scale) for each in loras),
         tuple((each.word, each.file) for each in words),
-    )
+    ).looked_at()
 
 
 def wearing(model: Model, wanted: Added, work: Generator[Step, None, Result]) -> Generator[Step, None, Result]:
@@ -169,17 +169,16 @@ def file_hash(file: str, whole: bool = False) -> str:
     """
     path = expanded(file)
     try:
-        seen = path.stat()
-        return _hash(path, seen.st_mtime_ns, seen.st_size, whole or path.suffix.lower() != ".safetensors")
+        return _hash(path, look(path), whole or path.suffix.lower() != ".safetensors")
     except OSError as error:
         raise MaquetteError(f"{file}: cannot be read ({error.strerror}); check the path") from None
 
 
 @lru_cache(maxsize=256)
-def _hash(path: Path, changed: int, size: int, whole: bool) -> str:
+def _hash(path: Path, seen: Look | None, whole: bool) -> str:
     with path.open("rb") as file:
         if not whole:
-            file.seek(min(int.from_bytes(file.read(8), "little") + 8, size))
+            file.seek(min(int.from_bytes(file.read(8), "little") + 8, path.stat().st_size))
         digest = sha256()
         while block := file.read(1 << 20):
             digest.update(block)

@@ -1,5 +1,7 @@
 """Every workflow: what a request asks for is done pass after pass, one batch of its pictures after the other."""
 
+from collections.abc import Mapping
+
 import torch
 
 from maquette.diffusion.schedules import kept_steps
@@ -59,10 +61,12 @@ def paint(model: Model, request: Request) -> Workflow:
     resolved = resolve(request, model)
     with model.turn:  # an upscaler may be opened beside the model
         check(model, resolved)
-    return (yield from wearing(model, added(resolved), _paint(model, resolved)))
+    wanted = added(resolved)
+    told = hashes_of(resolved)  # of the files that are meant: they may be replaced before the pictures are painted
+    return (yield from wearing(model, wanted, _paint(model, resolved, told)))
 
 
-def _paint(model: Model, resolved: Resolved) -> Workflow:
+def _paint(model: Model, resolved: Resolved, added_hashes: Mapping[str, str]) -> Workflow:
     images, hashes, looked = [], [], []
     for part in map(with_pictures, batches(model, resolved)):
         given = [] if part.image is None else [part.image.rgb] * part.count
@@ -79,7 +83,7 @@ def _paint(model: Model, resolved: Resolved) -> Workflow:
         request=resolved,
         model_hash=model.hash,
         latent_hashes=hashes,
-        hashes=hashes_of(resolved),
+        hashes=added_hashes,
         opened_with=model.opened_with,
         attention=maps,
     )
