@@ -18,6 +18,7 @@ from maquette.engine.model import Model
 from maquette.errors import MaquetteError
 from maquette.weights.safetensors_file import write_safetensors
 from maquette.workflows.foreign import Settings
+from maquette.workflows.infotext import read_infotext
 from maquette.workflows.loop import Result, resolve, run
 from maquette.workflows.loras import file_hash, find_lora, take_tags, write_tag
 from maquette.workflows.paint import paint
@@ -203,6 +204,25 @@ def test_a_picture_tells_its_loras_and_is_painted_again_with_them(model: Model, 
         infotext = image.info["parameters"]
     assert infotext.startswith("a red apple  <lora:v1.5 two:1> <lora:one:0.5:0.75>\n")
     assert f'Lora hashes: "v1.5 two: {file_hash(files[0])}, one: {file_hash(files[1])}"' in infotext
+
+
+def test_loras_of_one_name_are_told_one_by_one(model: Model, folder: Path, tmp_path: Path) -> None:
+    files = [tmp_path / name / "x.safetensors" for name in ("a", "b")]
+    for k, file in enumerate(files):
+        file.parent.mkdir()
+        write_safetensors(file, lora(k))
+    result = painted(model, loras=[str(file) for file in files])
+    hashes = [file_hash(str(file)) for file in files]
+    assert result.hashes == dict(zip(("lora x", "lora x (2)"), hashes, strict=True))
+    [path] = result.save(tmp_path / "x.png")
+    settings = read_settings(path)
+    write_safetensors(files[0], lora(3))
+    assert list(remarks(settings, model, painted(model, loras=[str(file) for file in files]).hashes)) == [
+        f"the lora x is another: {hashes[0]} painted it, this is {file_hash(str(files[0]))}"
+    ]
+    theirs = read_infotext(read_texts(path)["parameters"])
+    assert {name: theirs.hashes[name] for name in result.hashes} == result.hashes
+    assert [each["file"] for each in theirs.fields["loras"]] == ["x", "x"]
 
 
 def test_loras_of_the_model_are_told_too(folder: Path, tmp_path: Path) -> None:

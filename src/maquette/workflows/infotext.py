@@ -20,7 +20,7 @@ from maquette.errors import MaquetteError
 from maquette.text.script import counts_steps
 from maquette.workflows.foreign import ADD_EMBEDDING, BEGAN_WITH_PICTURE, NOT_HERE, Settings
 from maquette.workflows.infotext_hires import read_hires, write_hires
-from maquette.workflows.loras import name_of, take_tags, tell, write_tag
+from maquette.workflows.loras import name_of, names_of, take_tags, tell, write_tag
 from maquette.workflows.peer_names import A1111_SAMPLERS, A1111_SCHEDULES, Meaning
 from maquette.workflows.preprocessors import read_preprocessor
 from maquette.workflows.request import Resolved
@@ -135,7 +135,7 @@ _RNG_OF_OURS = {"CPU": "cpu", "NV": "a1111-nv"}  # what RNG means in what we wro
 def _added(request: Resolved, hashes: Mapping[str, str]) -> Iterator[tuple[str, str]]:
     for k, control in enumerate(request.controls):
         yield f"ControlNet {k}", _control_line(control)
-    loras = [name_of(lora.file) for lora in _tellable(request)]
+    loras = names_of(lora.file for lora in _tellable(request))
     if loras:
         yield "Lora hashes", ", ".join(f"{name}: {hashes.get(f'lora {name}', '')}" for name in loras)
     if request.embeddings:

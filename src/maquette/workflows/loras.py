@@ -4,6 +4,7 @@ A1111's prompts say <lora:name:0.8>, <lora:name:TEXT:UNET> or <lora:name:te=TEXT
 folder, and how strongly it changes the text encoders and the network.
 """
 
+import itertools
 import re
 from collections.abc import Generator, Iterable, Mapping
 from functools import lru_cache
@@ -51,6 +52,15 @@ def name_of(file: str) -> str:
     """What A1111 calls a file: its name without folder and ending."""
     path = Path(file)
     return path.stem if path.suffix.lower() in SUFFIXES else path.name
+
+
+def names_of(files: Iterable[str]) -> list[str]:
+    """The same of each of some files; a name that is there already is numbered: x, x (2), x (3)."""
+    names: list[str] = []
+    for name in map(name_of, files):
+        numbered = (name if k == 1 else f"{name} ({k})" for k in itertools.count(1))
+        names.append(next(each for each in numbered if each not in names))
+    return names
 
 
 def tell(number: float) -> str:
@@ -158,7 +168,8 @@ def wearing(model: Model, wanted: Added, work: Generator[Step, None, Result]) ->
 
 def hashes(request: Resolved) -> Mapping[str, str]:
     """The hashes of the LoRAs and learned words of a request, as A1111 tells them: "lora NAME", "embedding WORD"."""
-    told = {f"lora {name_of(each.file)}": file_hash(each.file) for each in request.loras or ()}
+    files = [each.file for each in request.loras or ()]
+    told = {f"lora {name}": file_hash(file) for name, file in zip(names_of(files), files, strict=True)}
     return told | {f"embedding {each.word}": file_hash(each.file, whole=True) for each in request.embeddings or ()}
 
 
