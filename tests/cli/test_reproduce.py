@@ -26,6 +26,20 @@ def test_a_picture_of_our_own_is_identical_and_the_exit_status_0(folder: Path, c
         assert first.tobytes() == second.tobytes()
 
 
+def test_a_picture_begun_with_one_that_had_no_path_is_given_it_again(tmp_path: Path, monkeypatch, capsys) -> None:
+    monkeypatch.chdir(tmp_path)
+    for colour in ("red", "blue"):
+        Image.new("RGB", (32, 32), colour).save(f"{colour}.png")
+    with Image.open("red.png") as red:
+        maquette.open("mini").paint(prompt="a", image=red, strength=0.5, seed=7, steps=2).save("x.png")
+    assert command.run(["reproduce", "x.png"]) == 2
+    assert "give it again (reproduce --image, --mask)" in capsys.readouterr().err
+    assert command.run(["reproduce", "x.png", "--image", "red.png"]) == 0
+    assert capsys.readouterr().out.startswith("identical")
+    assert command.run(["reproduce", "x.png", "--image", "blue.png"]) == 2
+    assert "blue.png is another picture than the one that was used" in capsys.readouterr().err
+
+
 def test_a_picture_of_another_program_is_compared_and_the_exit_status_1(folder: Path, capsys) -> None:
     info = PngInfo()
     info.add_text(

@@ -20,6 +20,10 @@ def reproduce(
         str | None, typer.Option(metavar="NAME|PATH", help="The model that paints. [default: the one it names]")
     ] = None,
     out: Annotated[Path | None, typer.Option(metavar="FILE", help="Keep the new picture, a .png file.")] = None,
+    image: Annotated[
+        str | None, typer.Option(metavar="IMAGE", help="Where the picture is now that it began with.")
+    ] = None,
+    mask: Annotated[str | None, typer.Option(metavar="IMAGE", help="Where its mask is now.")] = None,
     refiner: Annotated[
         str | None, typer.Option(metavar="MODEL[:AT]", help="Where the model of the last steps is now.")
     ] = None,
@@ -38,10 +42,11 @@ def reproduce(
         from maquette.workflows.loop import batches, resolve, run
         from maquette.workflows.paint import count_steps, paint
         from maquette.workflows.picture import check_out, read_settings
-        from maquette.workflows.reproduce import compare, remarks, request_of
+        from maquette.workflows.reproduce import compare, given, remarks, request_of
 
         settings = read_settings(picture)
         other = {"model": model, "refiner": None if refiner is None else read_refiner(refiner)}
+        other |= {"image": given(settings, "image", image), "mask": given(settings, "mask", mask)}
         other = {name: value for name, value in other.items() if value is not None}
         original, request = read_image(picture), request_of(settings, other, opening.lora_folder, trusted=trust_finder)
         if out is not None:

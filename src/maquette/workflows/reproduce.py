@@ -88,6 +88,12 @@ def request_of(
     return request
 
 
+def given(settings: Settings, name: str, path: str | None) -> dict[str, Any] | str | None:
+    """A picture that the settings tell, at the place where it is now; only the one that they mean is taken."""
+    told = settings.told.get(name)
+    return {**told, "path": path} if isinstance(told, Mapping) and path is not None else path
+
+
 def _is_found(settings: Settings, refiner: Mapping[str, Any]) -> bool:
     try:
         find(refiner["model"])

@@ -83,7 +83,7 @@ class Picture:
     def _again(cls, told: Mapping[str, Any]) -> "Picture":
         path, wanted = told.get("path"), told.get("sha256")
         if not isinstance(path, str):
-            raise ValueError("is not in the settings, only its hash; give the picture again")
+            raise ValueError("is not in the settings, only its hash; give it again (reproduce --image, --mask)")
         found = cls.read(path)
         if wanted is not None and wanted not in (found.hash, hash_image(found.image, whole=False)):
             raise ValueError(f"{path} is another picture than the one that was used; give that one")
