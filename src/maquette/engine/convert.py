@@ -226,6 +226,7 @@ def _write_folder(
         index[stage] = write_network(folder / stage, vae, "diffusers", config)
     for reading in _readings(found, family):
         piece = _folder_encoder(_piece(found, reading.part, dtype), reading, found)
+        piece.kind.to_config(piece.spec)  # or folders have no such encoder
         words = tokenizer_folder(reading)
         tokenizer = find_tokenizer(reading, found.parts[reading.part].spec, found.path, tokenizers)
         if isinstance(tokenizer, CLIPTokenizer):
