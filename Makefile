@@ -6,10 +6,11 @@ PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check --constraint
 # Debian packages that tests want: the emoji font and the names of emoji that scenes are drawn from, and a browser.
 DEBIAN := fonts-noto-color-emoji unicode-cldr-core chromium
 
-export PROMPT ?= a red apple on a blue background
-export SEED ?= 7
-# As it was typed: a dollar sign in it begins no variable of make.
-override PROMPT := $(value PROMPT)
+PROMPT ?= a red apple on a blue background
+SEED ?= 7
+# As they were typed: make would take $ and what follows for a variable of its own.
+override export PROMPT := $(value PROMPT)
+override export SEED := $(value SEED)
 
 .DEFAULT_GOAL := help
 .PHONY: help setup picture test check debian
