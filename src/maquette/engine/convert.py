@@ -23,7 +23,7 @@ from maquette.engine.kinds import Kind, find_dialect
 from maquette.engine.parts import unread_layers
 from maquette.engine.recognise import Recognition
 from maquette.engine.scheduler import scheduler_config
-from maquette.engine.tokens import find_tokenizer, tokenizer_folder
+from maquette.engine.tokens import ended, find_tokenizer, tokenizer_folder
 from maquette.errors import MaquetteError
 from maquette.families.family import Family, Reading
 from maquette.families.known import FAMILIES
@@ -31,7 +31,6 @@ from maquette.models import vq_config
 from maquette.models.unet import UNetSpec
 from maquette.models.vae_config import VAEConfig, to_config
 from maquette.models.vq import VQSpec
-from maquette.text.tokenizer import CLIPTokenizer
 from maquette.weights.precision import cast
 from maquette.weights.safetensors_file import write_safetensors
 from maquette.weights.view import Chosen, InMemory, Weights, prefixed, union
@@ -226,14 +225,13 @@ def _write_folder(
         index[stage] = write_network(folder / stage, vae, "diffusers", config)
     for reading in _readings(found, family):
         piece = _folder_encoder(_piece(found, reading.part, dtype), reading, found)
-        piece.kind.to_config(piece.spec)  # or folders have no such encoder
-        words = tokenizer_folder(reading)
-        tokenizer = find_tokenizer(reading, found.parts[reading.part].spec, found.path, tokenizers)
-        if isinstance(tokenizer, CLIPTokenizer):
-            piece = replace(piece, spec=replace(piece.spec, end=tokenizer.end))
+        if reading.kind != "class":  # of which folders have no encoder, as its kind says
+            tokenizer = find_tokenizer(reading, found.parts[reading.part].spec, found.path, tokenizers)
+            piece = replace(piece, spec=ended(piece.spec, tokenizer))
         config = piece.kind.to_config(piece.spec)
         written = write_network(folder / reading.part, piece, TRANSFORMERS, config, ENCODER_FILE)
         index[reading.part] = LDM_BERT if reading.kind == "bert" else written
+        words = tokenizer_folder(reading)
         tokenizer.write(folder / words)
         index[words] = [TRANSFORMERS, TOKENIZERS[reading.kind]]
     scheduler = scheduler_config(family.process, family.prediction, by_size=family.shift_by_size)

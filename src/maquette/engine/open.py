@@ -24,7 +24,7 @@ from maquette.engine.recognise import Recognition, Wishes, recognise
 from maquette.engine.storage import ROLES, STORAGES, store
 from maquette.engine.streaming import Streamed
 from maquette.engine.text import ClassEncoder, Encoder, LongTextEncoder, TextEncoder
-from maquette.engine.tokens import find_tokenizer
+from maquette.engine.tokens import ended, find_tokenizer
 from maquette.errors import MaquetteError
 from maquette.families.family import Family, Reading
 from maquette.models.pixels import Pixels, PixelSpec
@@ -272,7 +272,7 @@ def _encoder(reading: Reading, family: Family, words: CLIPTokenizer | T5Tokenize
         return ClassEncoder(reading, tower)
     if isinstance(words, T5Tokenizer):
         return LongTextEncoder(reading, words, tower)
-    tower.spec = replace(tower.spec, end=words.end)  # configs say "the largest id", and words may have been added
+    tower.spec = ended(tower.spec, words)
     return TextEncoder(reading, words, tower, family.emphasis)
 
 

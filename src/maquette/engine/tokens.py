@@ -2,7 +2,9 @@
 
 import json
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from maquette.errors import MaquetteError
 from maquette.families.family import Reading
@@ -90,6 +92,11 @@ def find_tokenizer(
             f"{place}: its end mark is {tokenizer.end}, {model} expects {spec.end}; it belongs to another model"
         )
     return tokenizer
+
+
+def ended(spec: Any, tokenizer: CLIPTokenizer | T5Tokenizer) -> Any:
+    """A tower's spec with its tokenizer's end mark: configs say "the largest id", and words may be added behind."""
+    return replace(spec, end=tokenizer.end) if isinstance(tokenizer, CLIPTokenizer) else spec
 
 
 def _check_lengths(place: Path) -> None:

@@ -217,11 +217,11 @@ def charts(study: Study) -> dict[str, list[Chart]]:
     by = f"({base.sampler}, {base.steps} steps)"
     guidance = [
         _chart(f"By guidance {by}", "guidance scale", "% right", _lines(study, plan.by_guidance(), "guidance"), {}),
-        _distances(f"By guidance {by}", "guidance scale", {"Fréchet": plan.by_guidance()}, study, "guidance"),
+        _distances(f"By guidance {by}", "guidance scale", {FRECHET: plan.by_guidance()}, study, "guidance"),
     ]
     settings = {name: plan.by_sampler(name) for name in plan.samplers}
     samplers = [_by_sampler(study, settings, figure) for figure in FIGURES]
-    samplers.append(_distances("Fréchet distance", "steps", settings, study, "steps"))
+    samplers.append(_distances(f"{FRECHET} distance", "steps", settings, study, "steps"))
     found = {"guidance": guidance, "samplers": samplers}
     return {key: [chart for chart in each if chart.tells] for key, each in found.items()}
 
